@@ -1,0 +1,14 @@
+//! Terrace: an embedded, tiered key-value storage engine.
+
+mod error;
+mod hash;
+mod ids;
+mod limits;
+mod value;
+
+mod vfs;
+
+mod format;
+
+pub use error::{Damage, Error, Result};
+pub use value::Value;
