@@ -1,0 +1,322 @@
+//! The trailer of a sealed segment: its records in hash order, in groups of 64, and where each is.
+//! A second witness of the segment's keys, and all that opening reads of it. Pure bytes.
+//! format-spec.md section 5.
+
+use crate::format::cursor::{Decoded, FieldError, Fields, Put};
+use crate::ids::{Incarnation, Seq};
+use crate::limits::SEGMENT_FILE_LEN_MAX;
+
+/// First bytes of a trailer.
+pub(crate) const TRAILER_MAGIC: &[u8; 8] = b"TRCTRL01";
+/// Bytes before the incarnation table.
+pub(crate) const TRAILER_HEADER_LEN: usize = 48;
+/// Entries of one group; each group can be decoded by itself.
+pub(crate) const TRAILER_GROUP_COUNT: usize = 64;
+
+const FLAG_TOMBSTONE: u64 = 1;
+const FLAG_DEADLINE: u64 = 2;
+const FLAG_SUPERSEDED: u64 = 4;
+const FLAG_BITS: u32 = 3;
+
+/// One record of the segment, as its trailer tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TrailerEntry {
+    /// Upper half of the key's hash.
+    pub tag: u32,
+    /// Bytes from the start of the file.
+    pub offset: u32,
+    /// Encoded length of the record.
+    pub len: u32,
+    pub seq: Seq,
+    pub deadline_ms: u64,
+    pub incarnation: Incarnation,
+    pub tombstone: bool,
+    /// A newer record of the same key lies in the same segment.
+    pub superseded: bool,
+}
+
+/// Encodes entries that the caller hands over in order of (tag, offset).
+pub(crate) struct TrailerBuilder {
+    incarnations: Vec<Incarnation>,
+    first_seq: Seq,
+    deadline_base_ms: u64,
+    directory: Vec<(u32, u32)>,
+    groups: Vec<u8>,
+    count: u32,
+    last: (u32, u32),
+}
+
+impl TrailerBuilder {
+    /// `first_seq` and `deadline_base_ms` are at most what any entry holds.
+    pub(crate) fn new(first_seq: Seq, deadline_base_ms: u64) -> Self {
+        Self {
+            incarnations: Vec::new(),
+            first_seq,
+            deadline_base_ms,
+            directory: Vec::new(),
+            groups: Vec::new(),
+            count: 0,
+            last: (0, 0),
+        }
+    }
+
+    pub(crate) fn push(&mut self, entry: &TrailerEntry) {
+        assert!((entry.tag, entry.offset) >= self.last, "trailer entries come in hash order");
+        if (self.count as usize).is_multiple_of(TRAILER_GROUP_COUNT) {
+            let at = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
+            self.directory.push((entry.tag, at));
+            self.groups.put_varint(0);
+        } else {
+            self.groups.put_varint(u64::from(entry.tag - self.last.0));
+        }
+        self.last = (entry.tag, entry.offset);
+        self.put_rest(entry);
+        self.count += 1;
+    }
+
+    fn put_rest(&mut self, entry: &TrailerEntry) {
+        let flags = if entry.tombstone { FLAG_TOMBSTONE } else { 0 }
+            | if entry.deadline_ms != 0 { FLAG_DEADLINE } else { 0 }
+            | if entry.superseded { FLAG_SUPERSEDED } else { 0 };
+        self.groups.put_varint(u64::from(entry.offset / 8));
+        self.groups.put_varint(u64::from(entry.len / 8) << FLAG_BITS | flags);
+        self.groups.put_varint(entry.seq.0 - self.first_seq.0);
+        let known = self.incarnations.iter().position(|&one| one == entry.incarnation);
+        let index = known.unwrap_or_else(|| {
+            self.incarnations.push(entry.incarnation);
+            self.incarnations.len() - 1
+        });
+        self.groups.put_varint(index as u64);
+        if entry.deadline_ms != 0 {
+            self.groups.put_varint(entry.deadline_ms - self.deadline_base_ms);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.groups.len() + 64);
+        out.put_bytes(TRAILER_MAGIC);
+        out.put_u32(self.count);
+        out.put_u32(u32::try_from(self.directory.len()).unwrap_or(u32::MAX));
+        out.put_u64(self.first_seq.0);
+        out.put_u64(self.deadline_base_ms);
+        out.put_u32(u32::try_from(self.incarnations.len()).unwrap_or(u32::MAX));
+        out.put_u32(u32::try_from(self.groups.len()).unwrap_or(u32::MAX));
+        out.put_u64(0);
+        for incarnation in &self.incarnations {
+            out.put_u32(incarnation.0);
+        }
+        for (tag, at) in &self.directory {
+            out.put_u32(*tag);
+            out.put_u32(*at);
+        }
+        out.put_bytes(&self.groups);
+        out
+    }
+}
+
+/// A trailer that was checked against the footer's checksum; entries are decoded one by one.
+#[derive(Debug, Clone)]
+pub(crate) struct TrailerReader<'a> {
+    count: u32,
+    first_seq: Seq,
+    deadline_base_ms: u64,
+    incarnations: &'a [u8],
+    directory: &'a [u8],
+    groups: &'a [u8],
+}
+
+impl<'a> TrailerReader<'a> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Decoded<Self> {
+        let mut fields = Fields::new(bytes);
+        fields.expect("trailer magic", TRAILER_MAGIC)?;
+        let count = fields.u32_at_most("entry count", SEGMENT_FILE_LEN_MAX / 40)?;
+        let groups = fields.u32("group count")? as usize;
+        if groups != (count as usize).div_ceil(TRAILER_GROUP_COUNT) {
+            return Err(FieldError::new("group count", groups, "entries in groups of 64"));
+        }
+        let first_seq = Seq(fields.u64("first seq")?);
+        let deadline_base_ms = fields.u64("deadline base")?;
+        let incarnations = fields.u32("incarnation count")? as usize;
+        let groups_len = fields.u32("groups length")? as usize;
+        fields.expect("reserved", &[0; 8])?;
+        let incarnations = fields.bytes("incarnations", incarnations.saturating_mul(4))?;
+        let directory = fields.bytes("directory", groups.saturating_mul(8))?;
+        let groups = fields.bytes("groups", groups_len)?;
+        fields.finish("trailer end")?;
+        Ok(Self { count, first_seq, deadline_base_ms, incarnations, directory, groups })
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Every entry in hash order; ends with the first that does not decode.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Decoded<TrailerEntry>> + use<'a> {
+        let this = self.clone();
+        let mut fields = Fields::new(this.groups);
+        let mut tag = 0;
+        let mut index = 0;
+        let mut broken = false;
+        std::iter::from_fn(move || {
+            if index >= this.count || broken {
+                return None;
+            }
+            let in_group = (index as usize) % TRAILER_GROUP_COUNT;
+            let entry = (|| {
+                if in_group == 0 {
+                    tag = this.group(index as usize / TRAILER_GROUP_COUNT)?.0;
+                }
+                this.entry(&mut fields, &mut tag)
+            })();
+            broken = entry.is_err();
+            index += 1;
+            Some(entry)
+        })
+    }
+
+    /// First tag and start of a group.
+    fn group(&self, index: usize) -> Decoded<(u32, u32)> {
+        let mut fields = Fields::new(self.directory.get(index * 8..).unwrap_or(&[]));
+        Ok((fields.u32("group tag")?, fields.u32("group start")?))
+    }
+
+    fn entry(&self, fields: &mut Fields<'_>, tag: &mut u32) -> Decoded<TrailerEntry> {
+        let overflow = || FieldError::new("trailer entry", "a number too large", "a smaller one");
+        let delta = fields.varint32("tag delta")?;
+        *tag = tag.checked_add(delta).ok_or_else(overflow)?;
+        let offset = fields.varint("offset")?;
+        let len_flags = fields.varint("length and flags")?;
+        let len = (len_flags >> FLAG_BITS).checked_mul(8).ok_or_else(overflow)?;
+        let offset = offset.checked_mul(8).ok_or_else(overflow)?;
+        if len == 0 || offset.checked_add(len).is_none_or(|end| end > SEGMENT_FILE_LEN_MAX) {
+            return Err(overflow());
+        }
+        let seq = fields.varint("seq delta")?;
+        let seq = Seq(self.first_seq.0.checked_add(seq).ok_or_else(overflow)?);
+        let index = fields.varint32("incarnation index")? as usize;
+        let incarnation = self.incarnations.get(index.saturating_mul(4)..).unwrap_or(&[]);
+        let incarnation = Incarnation(Fields::new(incarnation).u32("incarnation index")?);
+        let mut deadline_ms = 0;
+        if len_flags & FLAG_DEADLINE != 0 {
+            let delta = fields.varint("deadline")?;
+            deadline_ms = self.deadline_base_ms.checked_add(delta).ok_or_else(overflow)?;
+        }
+        Ok(TrailerEntry {
+            tag: *tag,
+            offset: u32::try_from(offset).map_err(|_| overflow())?,
+            len: u32::try_from(len).map_err(|_| overflow())?,
+            seq,
+            deadline_ms,
+            incarnation,
+            tombstone: len_flags & FLAG_TOMBSTONE != 0,
+            superseded: len_flags & FLAG_SUPERSEDED != 0,
+        })
+    }
+
+    /// The entries with this tag, found by the directory without reading the rest.
+    pub(crate) fn find(&self, tag: u32) -> Decoded<Vec<TrailerEntry>> {
+        let groups = self.directory.len() / 8;
+        let mut found = Vec::new();
+        let (mut low, mut high) = (0, groups);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.group(middle)?.0 < tag { low = middle + 1 } else { high = middle }
+        }
+        for group in low.saturating_sub(1)..groups {
+            let (first, start) = self.group(group)?;
+            if first > tag {
+                break;
+            }
+            let mut fields = Fields::new(self.groups.get(start as usize..).unwrap_or(&[]));
+            let mut at = first;
+            let members = (self.count as usize - group * TRAILER_GROUP_COUNT)
+                .min(TRAILER_GROUP_COUNT);
+            for _ in 0..members {
+                let entry = self.entry(&mut fields, &mut at)?;
+                if entry.tag == tag {
+                    found.push(entry);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entries(seeds: &[(u32, u32, u64, u64)]) -> Vec<TrailerEntry> {
+        let mut entries: Vec<_> = seeds
+            .iter()
+            .enumerate()
+            .map(|(i, &(tag, len, seq, deadline))| TrailerEntry {
+                tag,
+                offset: u32::try_from(64 + i * 8).unwrap(),
+                len: (len % 1000 + 5) * 8,
+                seq: Seq(100 + seq % 1000),
+                deadline_ms: if deadline % 3 == 0 { 0 } else { 1000 + deadline % 5000 },
+                incarnation: Incarnation(tag % 4),
+                tombstone: len % 2 == 0,
+                superseded: len % 5 == 0,
+            })
+            .collect();
+        entries.sort_by_key(|entry| (entry.tag, entry.offset));
+        entries
+    }
+
+    fn encode(entries: &[TrailerEntry]) -> Vec<u8> {
+        let mut builder = TrailerBuilder::new(Seq(100), 1000);
+        entries.iter().for_each(|entry| builder.push(entry));
+        builder.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn a_trailer_comes_back_in_hash_order_and_finds_each_tag(
+            seeds in proptest::collection::vec((0_u32..50_000, any::<u32>(), any::<u64>(), any::<u64>()), 0..400)
+        ) {
+            let entries = entries(&seeds);
+            let bytes = encode(&entries);
+            let reader = TrailerReader::decode(&bytes).unwrap();
+            let read: Vec<_> = reader.entries().collect::<Decoded<_>>().unwrap();
+            prop_assert_eq!(&read, &entries);
+            for entry in entries.iter().take(20) {
+                let same: Vec<_> = entries.iter().filter(|e| e.tag == entry.tag).copied().collect();
+                prop_assert_eq!(reader.find(entry.tag).unwrap(), same);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..300, with: u8) {
+            if let Ok(reader) = TrailerReader::decode(&bytes) {
+                prop_assert!(reader.entries().count() <= bytes.len());
+            }
+            bytes = encode(&entries(&[(1, 2, 3, 4), (70_000, 9, 8, 7)]));
+            let at = at % bytes.len();
+            bytes[at] = with;
+            if let Ok(reader) = TrailerReader::decode(&bytes) {
+                prop_assert!(reader.entries().count() <= 4000);
+                prop_assert!(reader.find(1).is_ok_and(|found| found.len() < 10) || at > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_without_ttl_costs_about_a_dozen_bytes() {
+        let entries: Vec<_> = (0..10_000_u32)
+            .map(|i| TrailerEntry {
+                tag: i * 400_000,
+                offset: 64 + (i * 7919 % 10_000) * 168,
+                len: 168,
+                seq: Seq(100 + u64::from(i)),
+                deadline_ms: 0,
+                incarnation: Incarnation(1),
+                tombstone: false,
+                superseded: false,
+            })
+            .collect();
+        assert!(encode(&entries).len() < 10_000 * 12);
+    }
+}

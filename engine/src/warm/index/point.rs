@@ -1,0 +1,275 @@
+//! The point index of the warm tier: from a key's tag to the location of its newest record.
+//! Knows tags and locations; knows nothing of keys, records or what a location holds.
+//!
+//! Who may call: lookups from any thread, without a lock. Changes need the one [`IndexWriter`],
+//! which stands behind the append lock. What holds always: one entry a key; an entry is found in
+//! the table that its home belongs to. What stays valid: a `Found` until the next change.
+//!
+//! Growth (`grow`) pairs two tables: homes of the old table before `progress` have moved to the new
+//! one. Entries are copied, not moved, so a reader with an old view finds the entry as it was when
+//! its call began; a miss counts only if the view is still the current one.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::ids::Location;
+use crate::warm::index::bucket::{ENTRIES, IndexEntry};
+use crate::warm::index::table::{Found, Table};
+
+/// Entries for each hundred places at which the table grows.
+const LOAD_PERCENT_MAX: u64 = 88;
+/// Entries for each hundred places below which the table shrinks.
+const LOAD_PERCENT_MIN: u64 = 40;
+/// Homes of the smallest table.
+const HOMES_MIN: u64 = 64;
+/// Buckets that one change moves while the table is changing its size.
+const BUCKETS_PER_STEP: u64 = 4;
+/// Given-back memory goes in pieces of this many homes: 2 MiB.
+const HOMES_PER_PIECE: u64 = 1 << 15;
+
+/// One view: a table, and the one it is replacing while its size changes.
+#[derive(Debug)]
+struct View {
+    old: Option<Arc<Table>>,
+    new: Arc<Table>,
+    /// Homes of `old` before this one have moved.
+    progress: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct PointIndex {
+    view: ArcSwap<View>,
+    count: AtomicU64,
+    charged: AtomicU64,
+}
+
+/// The right to change the index; there is one, and the append lock protects it.
+#[derive(Debug)]
+pub(crate) struct IndexWriter {
+    given_back: u64,
+}
+
+/// An entry together with the table that it was found in.
+#[derive(Debug)]
+pub(crate) struct IndexFound {
+    table: Arc<Table>,
+    found: Found,
+}
+
+impl IndexFound {
+    pub(crate) fn entry(&self) -> &IndexEntry {
+        &self.found.entry
+    }
+}
+
+impl View {
+    /// The table in which the tag's entry is, as of now.
+    fn table(&self, tag: u32) -> &Arc<Table> {
+        match &self.old {
+            Some(old) if old.home(tag) >= self.progress.load(Ordering::Acquire) => old,
+            _ => &self.new,
+        }
+    }
+}
+
+impl PointIndex {
+    pub(crate) fn new(expected: u64) -> io::Result<(Self, IndexWriter)> {
+        let homes = homes_for(expected);
+        let new = Arc::new(Table::new(homes)?);
+        let charged = AtomicU64::new(new.len_bytes());
+        let view = View { old: None, new, progress: AtomicU64::new(0) };
+        let index = Self { view: ArcSwap::from_pointee(view), count: AtomicU64::new(0), charged };
+        Ok((index, IndexWriter { given_back: 0 }))
+    }
+
+    /// Entries, tombstones included.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of anonymous memory that the index holds.
+    pub(crate) fn charged_len(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
+    }
+
+    /// Loads the tag's home into the cache.
+    pub(crate) fn prefetch(&self, tag: u32) {
+        self.view.load().table(tag).prefetch(tag);
+    }
+
+    /// The entry that `is_match` accepts among those with this tag.
+    pub(crate) fn find<E>(
+        &self,
+        tag: u32,
+        mut is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<IndexEntry>, E> {
+        loop {
+            let view = self.view.load();
+            let table = view.table(tag);
+            if let Some(found) = table.find(tag, &mut is_match)? {
+                if !found.entry.touched {
+                    table.touch(&found);
+                }
+                return Ok(Some(found.entry));
+            }
+            if Arc::ptr_eq(view.table(tag), table) && Arc::ptr_eq(&view, &self.view.load()) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The same for a writer: a place that can be changed, and no touch.
+    pub(crate) fn find_for_change<E>(
+        &self,
+        _writer: &IndexWriter,
+        tag: u32,
+        is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<IndexFound>, E> {
+        let view = self.view.load();
+        let table = Arc::clone(view.table(tag));
+        let found = table.find(tag, is_match)?;
+        Ok(found.map(|found| IndexFound { table, found }))
+    }
+
+    /// Adds the entry of a key that has none.
+    pub(crate) fn insert(
+        &self,
+        writer: &mut IndexWriter,
+        tag: u32,
+        location: Location,
+        tombstone: bool,
+    ) -> io::Result<()> {
+        self.step(writer, BUCKETS_PER_STEP)?;
+        let entry = IndexEntry { tag, location, tombstone, touched: false };
+        let inserted = self.view.load().table(tag).insert(entry);
+        if !inserted {
+            self.regrow(writer)?;
+            let view = self.view.load();
+            assert!(view.table(tag).insert(entry), "a table that just grew has room at its end");
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn replace(
+        &self,
+        _writer: &mut IndexWriter,
+        found: &IndexFound,
+        location: Location,
+        tombstone: bool,
+    ) {
+        found.table.replace(&found.found, location, tombstone);
+    }
+
+    pub(crate) fn remove(&self, writer: &mut IndexWriter, found: &IndexFound) -> io::Result<()> {
+        found.table.remove(&found.found);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.step(writer, BUCKETS_PER_STEP)
+    }
+
+    /// Walks up to `homes_max` homes from `from` (a tag, or 2^32 for the end), in tag order.
+    /// Returns where to go on. The caller holds the append lock, so a piece is one moment.
+    pub(crate) fn walk(
+        &self,
+        _writer: &IndexWriter,
+        from: u64,
+        homes_max: u64,
+        mut each: impl FnMut(IndexEntry),
+    ) -> Option<u64> {
+        let tag = u32::try_from(from).ok()?;
+        let view = self.view.load();
+        let table = view.table(tag);
+        let bound = match &view.old {
+            Some(old) if !Arc::ptr_eq(table, old) => {
+                old.first_tag(view.progress.load(Ordering::Acquire))
+            }
+            _ => 1 << 32,
+        };
+        let first = table.home(tag);
+        for home in first..(first + homes_max).min(table.homes()) {
+            table.entries_of(home, |entry| {
+                let at = u64::from(entry.tag);
+                if at >= from && at < bound {
+                    each(entry);
+                }
+            });
+            let next = table.first_tag(home + 1);
+            if next >= bound {
+                return (bound < 1 << 32).then_some(bound);
+            }
+        }
+        let next = table.first_tag((first + homes_max).min(table.homes()));
+        (next < 1 << 32).then_some(next)
+    }
+
+    /// Starts or carries on a change of size.
+    fn step(&self, writer: &mut IndexWriter, buckets: u64) -> io::Result<()> {
+        let view = self.view.load();
+        if view.old.is_some() {
+            self.migrate(writer, &view, buckets);
+            return Ok(());
+        }
+        let (count, homes) = (self.count(), view.new.homes());
+        let places = homes * ENTRIES as u64;
+        let grow = count * 100 >= places * LOAD_PERCENT_MAX;
+        let shrink = count * 100 < places * LOAD_PERCENT_MIN && homes_for(count) * 4 / 3 < homes;
+        if grow || shrink {
+            self.resize(writer, if grow { homes + homes.div_ceil(8) } else { homes_for(count) })?;
+        }
+        Ok(())
+    }
+
+    /// Finishes any change of size under way and makes the table larger at once.
+    fn regrow(&self, writer: &mut IndexWriter) -> io::Result<()> {
+        let view = self.view.load_full();
+        self.migrate(writer, &view, u64::MAX);
+        let homes = self.view.load().new.homes();
+        self.resize(writer, homes + homes.div_ceil(4))?;
+        let view = self.view.load_full();
+        self.migrate(writer, &view, u64::MAX);
+        Ok(())
+    }
+
+    fn resize(&self, writer: &mut IndexWriter, homes: u64) -> io::Result<()> {
+        let old = Arc::clone(&self.view.load().new);
+        let new = Arc::new(Table::new(homes)?);
+        writer.given_back = 0;
+        self.charged.store(old.len_bytes() + new.len_bytes(), Ordering::Relaxed);
+        let view = View { old: Some(old), new, progress: AtomicU64::new(0) };
+        self.view.store(Arc::new(view));
+        Ok(())
+    }
+
+    /// Copies `buckets` more homes of the old table into the new one.
+    fn migrate(&self, writer: &mut IndexWriter, view: &View, buckets: u64) {
+        let Some(old) = &view.old else { return };
+        let from = view.progress.load(Ordering::Relaxed);
+        let to = from.saturating_add(buckets).min(old.homes());
+        for home in from..to {
+            old.entries_of(home, |entry| {
+                assert!(view.new.insert(entry), "the new table holds what the old one held");
+            });
+            view.progress.store(home + 1, Ordering::Release);
+        }
+        if to == old.homes() {
+            self.charged.store(view.new.len_bytes(), Ordering::Relaxed);
+            let view = View { old: None, new: Arc::clone(&view.new), progress: AtomicU64::new(0) };
+            self.view.store(Arc::new(view));
+        } else if to - writer.given_back >= 2 * HOMES_PER_PIECE {
+            // One piece stays behind: entries of the last homes may have spilled into it.
+            old.give_back_before(writer.given_back, to - HOMES_PER_PIECE);
+            writer.given_back = to - HOMES_PER_PIECE;
+        }
+    }
+}
+
+/// Homes for so many entries at half way between growing and having grown.
+fn homes_for(count: u64) -> u64 {
+    (count * 100).div_ceil(ENTRIES as u64 * (LOAD_PERCENT_MAX - 6)).max(HOMES_MIN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! One table of buckets in hash order: an entry lives in its home bucket or in one shortly behind.
+//! Knows placing and finding; knows nothing of growth, which pairs two tables.
+//!
+//! The home of a tag is `tag * homes / 2^32`, so bucket order is hash order, whatever the size.
+//! An entry that finds its home full goes to the next bucket with room, and each bucket that it
+//! passes counts one more spill; a search goes on only while the spill count says so.
+
+use std::io;
+use std::sync::atomic::AtomicU64;
+
+use crate::ids::Location;
+use crate::vfs::map::AtomicMap;
+use crate::warm::index::bucket::{self, ENTRIES, IndexEntry, Snapshot, WORDS};
+
+/// Buckets behind the last home, so that the end needs no wrapping.
+const TAIL_BUCKETS: usize = 64;
+const BUCKET_LEN: usize = WORDS * 8;
+
+/// What a search for one tag decided about a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    bucket: usize,
+    position: usize,
+    /// The entry as it was read.
+    pub entry: IndexEntry,
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    homes: u64,
+    map: AtomicMap,
+}
+
+impl Table {
+    pub(crate) fn new(homes: u64) -> io::Result<Self> {
+        let buckets = usize::try_from(homes).unwrap_or(usize::MAX).saturating_add(TAIL_BUCKETS);
+        let len = buckets.saturating_mul(BUCKET_LEN);
+        Ok(Self { homes, map: AtomicMap::new(len, len >= 4 << 20)? })
+    }
+
+    pub(crate) fn homes(&self) -> u64 {
+        self.homes
+    }
+
+    /// Bytes of anonymous memory, before anything was given back.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.buckets() as u64 * BUCKET_LEN as u64
+    }
+
+    fn buckets(&self) -> usize {
+        self.map.words().len() / WORDS
+    }
+
+    pub(crate) fn home(&self, tag: u32) -> u64 {
+        (u64::from(tag) * self.homes) >> 32
+    }
+
+    /// The smallest tag whose home is `home` or later; 2^32 behind the last.
+    pub(crate) fn first_tag(&self, home: u64) -> u64 {
+        (home << 32).div_ceil(self.homes).min(1 << 32)
+    }
+
+    fn words(&self, bucket: usize) -> &[AtomicU64; WORDS] {
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        &buckets[bucket]
+    }
+
+    /// Loads the home of `tag` into the cache.
+    pub(crate) fn prefetch(&self, tag: u32) {
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        std::hint::black_box(self.words(home)[7].load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    /// Hands every entry with this tag to `is_match` until it says yes.
+    pub(crate) fn find<E>(
+        &self,
+        tag: u32,
+        mut is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<Found>, E> {
+        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
+        while bucket < self.buckets() {
+            let snapshot = Snapshot::read(self.words(bucket));
+            let mut matches = snapshot.matches(tag);
+            while matches != 0 {
+                let position = matches.trailing_zeros() as usize;
+                matches &= matches - 1;
+                if let Some(entry) = snapshot.entry(position)
+                    && is_match(&entry)?
+                {
+                    return Ok(Some(Found { bucket, position, entry }));
+                }
+            }
+            if snapshot.spill() == 0 {
+                break;
+            }
+            bucket += 1;
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn touch(&self, found: &Found) {
+        bucket::touch(self.words(found.bucket), found.position);
+    }
+
+    /// Places an entry; `false` when the end of the table is full and it must grow first.
+    pub(crate) fn insert(&self, entry: IndexEntry) -> bool {
+        let home = usize::try_from(self.home(entry.tag)).unwrap_or(0);
+        let Some((bucket, mut snapshot, position)) = (home..self.buckets()).find_map(|bucket| {
+            let snapshot = Snapshot::read(self.words(bucket));
+            snapshot.vacancy().map(|position| (bucket, snapshot, position))
+        }) else {
+            return false;
+        };
+        snapshot.set(position, Some(entry));
+        snapshot.write(self.words(bucket));
+        // A reader that passes before these counts are up misses a key whose put has not returned.
+        self.add_spill(home..bucket, 1);
+        true
+    }
+
+    fn add_spill(&self, buckets: std::ops::Range<usize>, by: i32) {
+        for bucket in buckets {
+            let mut snapshot = Snapshot::read(self.words(bucket));
+            let spill = i32::from(snapshot.spill()) + by;
+            snapshot.set_spill(u16::try_from(spill).unwrap_or(u16::MAX));
+            snapshot.write(self.words(bucket));
+        }
+    }
+
+    /// Points the entry at another record.
+    pub(crate) fn replace(&self, found: &Found, location: Location, tombstone: bool) {
+        let mut snapshot = Snapshot::read(self.words(found.bucket));
+        let tag = found.entry.tag;
+        let entry = IndexEntry { tag, location, tombstone, touched: false };
+        snapshot.set(found.position, Some(entry));
+        snapshot.write(self.words(found.bucket));
+    }
+
+    pub(crate) fn remove(&self, found: &Found) {
+        let mut snapshot = Snapshot::read(self.words(found.bucket));
+        snapshot.set(found.position, None);
+        snapshot.write(self.words(found.bucket));
+        let home = usize::try_from(self.home(found.entry.tag)).unwrap_or(0);
+        self.add_spill(home..found.bucket, -1);
+    }
+
+    /// Hands every entry whose home is `home` to `each`.
+    pub(crate) fn entries_of(&self, home: u64, mut each: impl FnMut(IndexEntry)) {
+        let mut bucket = usize::try_from(home).unwrap_or(0);
+        while bucket < self.buckets() {
+            let snapshot = Snapshot::read(self.words(bucket));
+            for position in 0..ENTRIES {
+                if let Some(entry) = snapshot.entry(position)
+                    && self.home(entry.tag) == home
+                {
+                    each(entry);
+                }
+            }
+            if snapshot.spill() == 0 {
+                break;
+            }
+            bucket += 1;
+        }
+    }
+
+    /// Gives the memory of buckets before `home` back, in whole pieces. They read as empty.
+    pub(crate) fn give_back_before(&self, from_home: u64, home: u64) {
+        let byte = |home: u64| usize::try_from(home).unwrap_or(0) * BUCKET_LEN;
+        self.map.give_back(byte(from_home), byte(home));
+    }
+}
