@@ -38,7 +38,7 @@ use parking_lot::{Mutex, MutexGuard};
 use memmap2::MmapRaw as AnonMemory;
 
 #[cfg(miri)]
-use self::heap::HeapMemory as AnonMemory;
+use self::HeapMemory as AnonMemory;
 
 /// Hears of every store through a map. The simulated disk uses it to see bytes that no call of
 /// `File` carried.
@@ -75,7 +75,7 @@ pub(crate) struct Map {
 }
 
 /// The first byte of a map or area; dangling and never read when its length is 0.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Base(*mut u8);
 
 // SAFETY: a plain address. What may be done through it is decided by `Map` and the areas, whose
@@ -165,12 +165,10 @@ impl Map {
 
     /// The only writer of this map, or `None` while another lives or when the map is read-only.
     pub(crate) fn writer(self: &Arc<Self>) -> Option<MapWriter> {
-        if matches!(self.memory, Memory::File { read_only: true, .. }) {
+        if self.is_read_only() || self.writing.swap(true, Ordering::Acquire) {
             return None;
         }
-        let taken =
-            self.writing.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
-        taken.is_ok().then(|| MapWriter { map: Arc::clone(self) })
+        Some(MapWriter { map: Arc::clone(self) })
     }
 
     /// Writes the pages of `from..to` to the file and waits (`msync`). Anonymous maps have nothing
@@ -217,18 +215,15 @@ impl Map {
     pub(crate) fn mirror(&self, offset: u64, bytes: &[u8]) {
         assert!(self.observer.is_some(), "mirror: the map is not the simulator's");
         let held = self.mirroring.lock();
-        let published = self.published();
-        let kept = usize::try_from(published.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let (before, after) = bytes.split_at(kept.min(bytes.len()));
-        if !before.is_empty() {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX);
-            let same = self.slice(start..start.saturating_add(before.len()));
-            assert!(same == Some(before), "write at {offset} below {published} published bytes");
+        for (at, byte) in (offset..self.capacity()).zip(bytes) {
+            if at >= self.published() {
+                self.copy_in(at, slice::from_ref(byte));
+            } else {
+                let start = usize::try_from(at).unwrap_or(usize::MAX);
+                let same = self.slice(start..start + 1) == Some(slice::from_ref(byte));
+                assert!(same, "write at {at} changes what is published");
+            }
         }
-        let start = offset.saturating_add(before.len() as u64);
-        let room = self.capacity().saturating_sub(start);
-        let fits = usize::try_from(room).unwrap_or(usize::MAX).min(after.len());
-        self.copy_in(start, after.get(..fits).unwrap_or_default());
         drop(held);
     }
 
@@ -346,6 +341,7 @@ impl Drop for MapWriter {
 }
 
 /// Anonymous zeroed memory of whole pages, owned by one holder.
+#[derive(Debug)]
 pub(crate) struct AnonMap {
     base: Base,
     len_bytes: usize,
@@ -395,40 +391,33 @@ impl AnonMap {
     /// What it takes of the address space, in whole pages: the charge as long as nothing was given
     /// back.
     pub(crate) fn charged_len(&self) -> usize {
-        charged_len(self.len_bytes)
-    }
-}
-
-impl fmt::Debug for AnonMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AnonMap({} bytes)", self.len_bytes)
+        self.len_bytes.next_multiple_of(page_len())
     }
 }
 
 /// Anonymous zeroed memory as atomic words, shared by threads without a lock.
+#[derive(Debug)]
 pub(crate) struct AtomicMap {
-    base: Base,
-    word_count: usize,
-    memory: AnonMemory,
+    /// Only its address is used: nobody takes a slice of bytes of it.
+    area: AnonMap,
 }
 
 impl AtomicMap {
     /// `len_bytes`, a multiple of 8, of zero words. `huge` as in [`AnonMap::new`].
     pub(crate) fn new(len_bytes: usize, huge: bool) -> io::Result<Self> {
         assert!(len_bytes.is_multiple_of(8), "atomic map of {len_bytes} bytes");
-        let memory = anon_memory(checked_len(len_bytes as u64)?.max(1), huge)?;
-        Ok(Self { base: Base(memory.as_mut_ptr()), word_count: len_bytes / 8, memory })
+        Ok(Self { area: AnonMap::new(len_bytes, huge)? })
     }
 
-    /// The words.
+    /// The words; the first begins a page.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        debug_assert!(self.base.0.addr().is_multiple_of(64), "pages begin cache lines");
-        #[expect(clippy::cast_ptr_alignment, reason = "maps begin at a page, the heap at a word")]
-        let words = self.base.0.cast::<AtomicU64>();
-        // SAFETY: `base` begins `word_count` words of initialised memory (M1), aligned to 8, which
-        // nobody ever sees but as these atomics: `AtomicMap` lends no `&[u8]`.
-        unsafe { slice::from_raw_parts(words, self.word_count) }
+        #[expect(clippy::cast_ptr_alignment, reason = "maps begin at a page, Miri's at a word")]
+        let words = self.area.base.0.cast::<AtomicU64>();
+        debug_assert!(words.is_aligned(), "pages and words of the heap are aligned");
+        // SAFETY: `base` begins `len_bytes / 8` words of initialised memory (M1), aligned to 8,
+        // which nobody ever sees but as these atomics: `AtomicMap` lends no `&[u8]`.
+        unsafe { slice::from_raw_parts(words, self.area.len_bytes / 8) }
     }
 
     /// Gives the whole pages inside the bytes `from..to` back to the system and says how many
@@ -437,9 +426,9 @@ impl AtomicMap {
     /// Threads may use the words meanwhile: for each of them this is a relaxed store of 0 at some
     /// moment within the call. An aligned word never straddles pages, and the kernel hands a page
     /// to somebody else only after no processor can reach it any more.
-    pub(crate) fn give_back(&self, from_byte: usize, to_byte: usize) -> usize {
-        let range = whole_pages(from_byte, to_byte.min(self.word_count * 8));
-        if give_back_pages(&self.memory, &range) {
+    pub(crate) fn give_back(&self, from: usize, to: usize) -> usize {
+        let range = whole_pages(from, to.min(self.area.len_bytes));
+        if give_back_pages(&self.area.memory, &range) {
             return range.len();
         }
         for word in self.words().get(range.start / 8..range.end / 8).unwrap_or_default() {
@@ -450,23 +439,13 @@ impl AtomicMap {
 
     /// As [`AnonMap::charged_len`].
     pub(crate) fn charged_len(&self) -> usize {
-        charged_len(self.word_count * 8)
-    }
-}
-
-impl fmt::Debug for AtomicMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AtomicMap({} words)", self.word_count)
+        self.area.charged_len()
     }
 }
 
 /// Bytes of a page of this system.
 pub(crate) fn page_len() -> usize {
     if cfg!(miri) { 4096 } else { rustix::param::page_size() }
-}
-
-fn charged_len(len_bytes: usize) -> usize {
-    len_bytes.next_multiple_of(page_len())
 }
 
 /// The whole pages inside `from..to`; empty when there are none.
@@ -522,34 +501,22 @@ fn give_back_pages(_memory: &AnonMemory, range: &Range<usize>) -> bool {
 
 /// Words of the heap in place of pages, for Miri, which knows no `madvise`.
 #[cfg(miri)]
-mod heap {
-    /// 64-byte pieces, so that the alignment is that of a cache line.
-    #[repr(align(64))]
-    #[derive(Clone)]
-    struct Line(#[expect(dead_code, reason = "reached through pointers")] [u8; 64]);
+#[derive(Debug)]
+struct HeapMemory {
+    _words: Vec<u64>,
+    base: Base,
+}
 
-    pub(super) struct HeapMemory(*mut [Line]);
-
-    // SAFETY: owned memory; access is governed by M1 to M5.
-    unsafe impl Send for HeapMemory {}
-    // SAFETY: as above.
-    unsafe impl Sync for HeapMemory {}
-
-    impl HeapMemory {
-        pub(super) fn new(len_bytes: usize) -> Self {
-            Self(Box::into_raw(vec![Line([0; 64]); len_bytes.div_ceil(64)].into_boxed_slice()))
-        }
-
-        pub(super) fn as_mut_ptr(&self) -> *mut u8 {
-            self.0.cast()
-        }
+#[cfg(miri)]
+impl HeapMemory {
+    fn new(len_bytes: usize) -> Self {
+        let mut words = vec![0_u64; len_bytes.div_ceil(8)];
+        let base = Base(words.as_mut_ptr().cast());
+        Self { _words: words, base }
     }
 
-    impl Drop for HeapMemory {
-        fn drop(&mut self) {
-            // SAFETY: made by `Box::into_raw` in `new`, dropped once, here.
-            drop(unsafe { Box::from_raw(self.0) });
-        }
+    fn as_mut_ptr(&self) -> *mut u8 {
+        self.base.0
     }
 }
 
