@@ -7,9 +7,8 @@
 //! * **M1** A `Map` or an anonymous area keeps its base address and its `capacity` for its whole
 //!   life, and `capacity` fits `isize`. No pointer beyond `base + capacity` is ever formed.
 //! * **M2** A mapped file never gets shorter while a map of it lives. Nothing in `vfs` can cut a
-//!   file: there is no `set_len` in the trait `File`. Giving blocks back punches holes and keeps
-//!   the length. (Another program that cuts our files is outside the lock's protection; the answer
-//!   is a SIGBUS, not a wrong byte.)
+//!   file: there is no `set_len` in the trait `File`; giving blocks back punches holes and keeps
+//!   the length. Another program that writes to our files is outside what a lock protects.
 //! * **M3** Bytes below `published` never change while the map lives, bytes at or above it are
 //!   never lent out. `slice` reads `published` with Acquire; `publish` writes it with Release after
 //!   the stores; it only grows; `store` begins at or above it. So a `&[u8]` never covers a byte
@@ -32,13 +31,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 #[cfg(not(miri))]
-use memmap2::MmapRaw as AnonMemory;
-
+type AnonMemory = MmapRaw;
 #[cfg(miri)]
-use self::HeapMemory as AnonMemory;
+type AnonMemory = HeapMemory;
 
 /// Hears of every store through a map. The simulated disk uses it to see bytes that no call of
 /// `File` carried.
@@ -57,12 +55,11 @@ enum Memory {
 /// Readers take slices of what is published; one [`MapWriter`] appends behind it. All methods may
 /// be called from any thread.
 pub(crate) struct Map {
-    // Constant after construction.
+    // Constant after construction; the others have their own synchronization.
     base: Base,
     capacity: usize,
     memory: Memory,
     observer: Option<Arc<dyn StoreObserver>>,
-    // Own synchronization.
     /// Bytes that may be read. Grows only.
     published: AtomicU64,
     /// Bytes that may be stored to. Written by the holder of `writing` alone.
@@ -109,10 +106,8 @@ impl Map {
         observer: Option<Arc<dyn StoreObserver>>,
     ) -> io::Result<Arc<Self>> {
         let mut area = AnonMap::new(checked_len(capacity)?, false)?;
-        match area.as_mut_slice().get_mut(..initial.len()) {
-            Some(head) => head.copy_from_slice(initial),
-            None => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
-        }
+        let head = area.as_mut_slice().get_mut(..initial.len());
+        head.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(initial);
         let AnonMap { base, len_bytes, memory } = area;
         Ok(Self::over(base, len_bytes, initial.len() as u64, Memory::Anon(memory), observer))
     }
@@ -190,21 +185,21 @@ impl Map {
 
     /// Tells the kernel that reads will jump about, so that it does not read ahead. Best effort.
     pub(crate) fn advise_random(&self) {
-        if let Memory::File { raw, .. } = &self.memory
-            && self.capacity > 0
-        {
-            drop(raw.advise(Advice::Random));
-        }
+        drop(self.advise(Advice::Random, 0..self.capacity));
     }
 
     /// Starts reading the pages of `range` in. Best effort; one system call, so worth it from
     /// several pages on.
     pub(crate) fn prefetch(&self, range: Range<u64>) {
-        let range = self.clip(range.start, range.end);
-        if let Memory::File { raw, .. } = &self.memory
-            && !range.is_empty()
-        {
-            drop(raw.advise_range(Advice::WillNeed, range.start, range.len()));
+        drop(self.advise(Advice::WillNeed, self.clip(range.start, range.end)));
+    }
+
+    fn advise(&self, advice: Advice, range: Range<usize>) -> io::Result<()> {
+        match &self.memory {
+            Memory::File { raw, .. } if !range.is_empty() => {
+                raw.advise_range(advice, range.start, range.len())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -214,7 +209,7 @@ impl Map {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn mirror(&self, offset: u64, bytes: &[u8]) {
         assert!(self.observer.is_some(), "mirror: the map is not the simulator's");
-        let held = self.mirroring.lock();
+        let _held = self.mirroring.lock();
         for (at, byte) in (offset..self.capacity()).zip(bytes) {
             if at >= self.published() {
                 self.copy_in(at, slice::from_ref(byte));
@@ -224,7 +219,6 @@ impl Map {
                 assert!(same, "write at {at} changes what is published");
             }
         }
-        drop(held);
     }
 
     fn clip(&self, from: u64, to: u64) -> Range<usize> {
@@ -299,7 +293,7 @@ impl MapWriter {
             Some(observer) => {
                 let held = self.map.mirroring.lock();
                 self.map.copy_in(offset, bytes);
-                MutexGuard::unlock_fair(held);
+                drop(held);
                 observer.stored(offset, bytes);
             }
         }
@@ -312,9 +306,8 @@ impl MapWriter {
         let writable = self.writable();
         assert!(to >= published, "publish {to}: {published} are published");
         assert!(to <= writable.max(published), "publish {to}: beyond {writable}");
-        let held = self.map.observer.as_ref().map(|_| self.map.mirroring.lock());
+        let _held = self.map.observer.as_ref().map(|_| self.map.mirroring.lock());
         self.map.published.store(to, Ordering::Release);
-        drop(held);
     }
 
     /// Takes the page faults of `from..to` now, writable. Kernels without `MADV_POPULATE_WRITE`
@@ -322,12 +315,7 @@ impl MapWriter {
     pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
         let writable = self.writable();
         assert!(to <= writable, "populate up to {to}: beyond {writable}");
-        let range = self.map.clip(from, to);
-        let Memory::File { raw, .. } = &self.map.memory else { return Ok(()) };
-        if range.is_empty() {
-            return Ok(());
-        }
-        match raw.advise_range(Advice::PopulateWrite, range.start, range.len()) {
+        match self.map.advise(Advice::PopulateWrite, self.map.clip(from, to)) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             result => result,
         }
@@ -353,11 +341,6 @@ impl AnonMap {
     pub(crate) fn new(len_bytes: usize, huge: bool) -> io::Result<Self> {
         let memory = anon_memory(checked_len(len_bytes as u64)?.max(1), huge)?;
         Ok(Self { base: Base(memory.as_mut_ptr()), len_bytes, memory })
-    }
-
-    /// Its length as asked for.
-    pub(crate) fn len_bytes(&self) -> usize {
-        self.len_bytes
     }
 
     /// The bytes.
@@ -490,10 +473,11 @@ fn give_back_pages(memory: &AnonMemory, range: &Range<usize>) -> bool {
 
 #[cfg(miri)]
 fn anon_memory(len_bytes: usize, _huge: bool) -> io::Result<AnonMemory> {
-    Ok(AnonMemory::new(len_bytes))
+    let mut words = vec![0_u64; len_bytes.div_ceil(8)];
+    let base = Base(words.as_mut_ptr().cast());
+    Ok(AnonMemory { _words: words, base })
 }
 
-/// The heap has no pages to give back: the callers write zeros.
 #[cfg(miri)]
 fn give_back_pages(_memory: &AnonMemory, range: &Range<usize>) -> bool {
     range.is_empty()
@@ -509,12 +493,6 @@ struct HeapMemory {
 
 #[cfg(miri)]
 impl HeapMemory {
-    fn new(len_bytes: usize) -> Self {
-        let mut words = vec![0_u64; len_bytes.div_ceil(8)];
-        let base = Base(words.as_mut_ptr().cast());
-        Self { _words: words, base }
-    }
-
     fn as_mut_ptr(&self) -> *mut u8 {
         self.base.0
     }

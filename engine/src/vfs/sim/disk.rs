@@ -425,8 +425,8 @@ impl Disk {
             named.contains(node) || mapped || Arc::strong_count(&file.handle) > 1
         });
         let (files, dirs) = (&self.files, &self.dirs);
-        let is_known = |node| files.contains_key(node) || dirs.contains_key(node);
-        self.pending.retain(|effect| is_known(&effect.node));
+        self.pending
+            .retain(|Effect { node, .. }| files.contains_key(node) || dirs.contains_key(node));
     }
 
     pub(super) fn file(&mut self, node: NodeId) -> io::Result<&mut FileNode> {
