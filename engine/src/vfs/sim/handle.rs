@@ -95,13 +95,12 @@ impl Dir for SimDir {
     fn lock(&self, name: &str, content: &[u8]) -> io::Result<Box<dyn Lock>> {
         check_name(name)?;
         let mut disk = self.vfs.alive()?;
-        let node = match self.lookup(&disk, name) {
-            Ok(node) => node,
-            Err(_) => {
-                let node = disk.add_file();
-                disk.set_name(self.node, name, Some(node))?;
-                node
-            }
+        let node = if let Ok(node) = self.lookup(&disk, name) {
+            node
+        } else {
+            let node = disk.add_file();
+            disk.set_name(self.node, name, Some(node))?;
+            node
         };
         let Ok(file) = disk.file(node) else { return Err(io::ErrorKind::InvalidInput.into()) };
         let handle = Arc::clone(&file.handle);

@@ -1,20 +1,26 @@
 //! A simulated disk: what a process sees, what a power cut leaves, and faults from a seed.
 //! Knows files, names and sectors; knows nothing of what the bytes mean.
 //!
-//! Which faults it plays, for which promise of DESIGN section 11, and why no more:
+//! Which faults it plays, for which promise of DESIGN section 11:
 //!
-//! | promise | fault | bound |
+//! | promise | fault | set by |
 //! |---|---|---|
-//! | C1, C3 | [`SimVfs::crash`]: unsynced sectors, lengths and names survive one by one | a sector (512 bytes) is whole, but for stores through a map, which tear at words; what a sync covered stays |
-//! | C1 | `crash`: a file has its new length and zeros, noise or old blocks in it | only where it grew since the last sync |
-//! | C4, C5 | `crash`: an unlink survives before the manifest's bytes, or a create is lost | names of one directory are independent until `Dir::sync` |
-//! | C1, C6 | [`SimVfs::die_at`]: the process dies before its k-th effect | effects are sectors, lengths, names, punches and syncs |
-//! | C8 | `crash` and [`SimVfs::kill`] give a disk to go on with | any number of times |
-//! | R8 | [`SimVfs::fail_sync_at`]: a sync fails; some of its bytes are lost for good, and the next sync succeeds without them | the live bytes stay readable until the process ends |
-//! | R10 | [`SimVfs::fail_read_at`]: a read answers `EIO` | reads through a map cannot fail so |
-//! | R12 | [`SimVfs::set_capacity`]: the disk is full; a write ends in its middle | stores through a map need allocated blocks and stop the test otherwise (a SIGBUS) |
-//! | R12 | [`SimVfs::fail_write_at`]: half of a write arrives, then `EIO` | |
-//! | R1 to R6 | [`SimVfs::edit`]: bytes change at rest; files vanish or appear | the damage is as durable as the file |
+//! | C1, C3 | unsynced sectors, lengths and names survive one by one | [`SimVfs::crash`] |
+//! | C1 | a file grew and holds zeros, noise or old blocks there | `crash` |
+//! | C4, C5 | an unlink survives before the edit that allows it; a create is lost | `crash` |
+//! | C1, C6 | the process dies before its k-th effect | [`SimVfs::die_at`], then `kill` |
+//! | C8 | any of these again on what they left | `crash`, [`SimVfs::kill`] |
+//! | R1 to R6 | bytes change at rest; files vanish or appear | [`SimVfs::edit`], [`SimVfs::lose`] |
+//! | R8 | a sync fails; the next one succeeds without its bytes | [`SimVfs::fail_sync_at`] |
+//! | R10 | a read answers `EIO` | [`SimVfs::fail_read_at`] |
+//! | R12 | the disk is full; a write ends in its middle | [`SimVfs::set_capacity`] |
+//! | R12 | half of a write arrives, then `EIO` | [`SimVfs::fail_write_at`] |
+//!
+//! And why no more. What a sync covered stays: a disk that lies about it breaks every promise.
+//! A sector (512 bytes) holds one of its versions whole; only stores through a map tear inside it,
+//! at words. Zeros, noise and old blocks stand only where a file grew since its last sync. After a
+//! failed sync the live bytes stay readable until the process ends. Reads through a map cannot
+//! fail; a store where no block is allocated, a SIGBUS in earnest, stops the test.
 //!
 //! The same calls with the same seed give the same disk, byte for byte.
 
@@ -218,14 +224,13 @@ impl Vfs for SimVfs {
         let mut node = ROOT;
         for name in names(path) {
             let dir = disk.dirs.get(&node).ok_or(io::ErrorKind::NotADirectory)?;
-            node = match dir.live.get(name) {
-                Some(&child) => child,
-                None => {
-                    let child = disk.add_dir();
-                    disk.set_name(node, name, Some(child))?;
-                    disk.sync(node)?;
-                    child
-                }
+            node = if let Some(&child) = dir.live.get(name) {
+                child
+            } else {
+                let child = disk.add_dir();
+                disk.set_name(node, name, Some(child))?;
+                disk.sync(node)?;
+                child
             };
         }
         if !disk.dirs.contains_key(&node) {
