@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// A number below `bound`, which is not 0.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 }

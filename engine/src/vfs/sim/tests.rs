@@ -6,13 +6,56 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::choice::Random;
 use super::{SimVfs, Survivors};
+use crate::vfs::os::OsVfs;
 use crate::vfs::{Dir, Vfs};
 
 fn store() -> (SimVfs, Arc<dyn Dir>) {
     let sim = SimVfs::new(7);
     let dir = sim.create_dir(Path::new("/store")).unwrap();
     (sim, dir)
+}
+
+fn count_of(wanted: u8, bytes: &[u8]) -> usize {
+    bytes.iter().map(|&byte| usize::from(byte == wanted)).sum()
+}
+
+#[test]
+fn a_running_process_sees_what_the_kernel_would_show_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let kernel = OsVfs.create_dir(temporary.path()).unwrap();
+    let (_sim, simulated) = store();
+    let run = |dir: &dyn Dir| {
+        let mut random = Random(11);
+        let file = dir.create("x").unwrap();
+        file.allocate(0, 1 << 16).unwrap();
+        let map = file.map(1 << 17, 0).unwrap();
+        let mut writer = map.writer().unwrap();
+        writer.set_writable(1 << 16);
+        let mut at = 0;
+        while at + 2000 < 1 << 16 {
+            let len_bytes = random.below(2000);
+            let bytes = vec![random.next().to_le_bytes()[0]; usize::try_from(len_bytes).unwrap()];
+            match random.below(8) {
+                0 => file.write_all_at(&bytes, at).unwrap(),
+                1 => file.punch_to_end(at + len_bytes / 2).unwrap(),
+                2 => file.allocate(at, 1 << 16).unwrap(),
+                _ => {
+                    file.allocate(at, at + 2000).unwrap();
+                    writer.store(at, &bytes);
+                }
+            }
+            at += len_bytes;
+            writer.publish(at);
+        }
+        let mut read = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_exact_at(&mut read, 0).unwrap();
+        let published = usize::try_from(map.published()).unwrap();
+        assert_eq!(map.slice(0..published).unwrap(), &read[..published]);
+        read
+    };
+    assert!(run(&*kernel) == run(&*simulated), "the same calls, other bytes");
 }
 
 #[test]
@@ -193,7 +236,7 @@ fn a_process_can_die_at_every_effect() {
         assert!(!finished && sim.is_dead(), "effect {k}");
         let live = sim.kill().read("/store/x");
         assert_eq!(live.is_some(), k > 1);
-        let written = live.unwrap_or_default().iter().filter(|&&byte| byte == 3).count();
+        let written = count_of(3, &live.unwrap_or_default());
         assert_eq!(written, [0, 0, 0, 512, 1024, 1024][usize::try_from(k).unwrap() - 1]);
         assert_eq!(sim.crash(Survivors::None).read("/store/x"), None);
     }
@@ -276,7 +319,7 @@ fn prefixes_of_the_effects_grow_from_nothing_to_all() {
     assert_eq!(sim.pending(), 5);
     let lens: Vec<_> = (0..=5)
         .map(|n| sim.crash(Survivors::Prefix(n)).read("/store/x"))
-        .map(|image| image.map(|bytes| bytes.iter().filter(|&&byte| byte == 1).count()))
+        .map(|image| image.map(|bytes| count_of(1, &bytes)))
         .collect();
     assert_eq!(lens, [None, Some(0), Some(0), Some(512), Some(1024), Some(1536)]);
 }
