@@ -101,5 +101,5 @@ pub trait File: Send + Sync + Debug {
     fn sync_range(&self, map: &Map, from: u64, to: u64) -> io::Result<()>;
     /// Maps `capacity` bytes from the start, writable; the file may be shorter than that now.
     /// `published` bytes may be read through the map at once, and must lie inside the file.
-    fn map(&self, capacity: u64, published: u64) -> io::Result<Map>;
+    fn map(&self, capacity: u64, published: u64) -> io::Result<Arc<Map>>;
 }
