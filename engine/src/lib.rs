@@ -4,11 +4,18 @@ mod error;
 mod hash;
 mod ids;
 mod limits;
+mod options;
 mod value;
 
 mod vfs;
 
+mod codec;
 mod format;
 
+mod manifest;
+
+mod warm;
+
 pub use error::{Damage, Error, Result};
+pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
 pub use value::Value;

@@ -3,6 +3,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod cursor;
+pub(crate) mod deadline;
 pub(crate) mod deadbits;
 pub(crate) mod manifest;
 pub(crate) mod record;

@@ -1,6 +1,7 @@
 //! The file set: which files exist and what each is. The only mutable truth about them.
 //! Knows numbers and states; knows nothing of what the files hold.
 
+
 pub(crate) mod log;
 
 use std::collections::BTreeMap;

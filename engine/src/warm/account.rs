@@ -1,0 +1,161 @@
+//! What the records of one segment amount to: live, tombstones, dead, by keyspace and deadline.
+//! Knows bytes and counts; knows nothing of where they are or why they died.
+
+use crate::format::deadline::deadline_class_end;
+use crate::ids::Incarnation;
+
+/// Live records that share an incarnation and a deadline class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub incarnation: Incarnation,
+    /// When the class has expired as a whole; `u64::MAX` for records without deadline.
+    pub class_end_ms: u64,
+    pub bytes: u64,
+    pub count: u64,
+}
+
+/// The account of one segment. Everything that is not live and not a tombstone is dead.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SegmentAccount {
+    created_ms: u64,
+    /// Bytes of all records, whatever became of them.
+    pub record_bytes: u64,
+    pub tombstone_bytes: u64,
+    pub tombstone_count: u64,
+    groups: Vec<Group>,
+    last: usize,
+}
+
+/// What one record weighs, and where it counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weight {
+    pub incarnation: Incarnation,
+    pub deadline_ms: u64,
+    pub len: u64,
+    pub tombstone: bool,
+}
+
+impl SegmentAccount {
+    pub(crate) fn new(created_ms: u64) -> Self {
+        Self { created_ms, ..Self::default() }
+    }
+
+    fn class_end(&self, weight: &Weight) -> u64 {
+        if weight.deadline_ms == 0 {
+            return u64::MAX;
+        }
+        deadline_class_end(self.created_ms, weight.deadline_ms)
+    }
+
+    fn group(&mut self, weight: &Weight) -> &mut Group {
+        let class_end_ms = self.class_end(weight);
+        let is = |group: &Group| {
+            group.incarnation == weight.incarnation && group.class_end_ms == class_end_ms
+        };
+        if !self.groups.get(self.last).is_some_and(is) {
+            self.last = self.groups.iter().position(is).unwrap_or_else(|| {
+                let incarnation = weight.incarnation;
+                self.groups.push(Group { incarnation, class_end_ms, bytes: 0, count: 0 });
+                self.groups.len() - 1
+            });
+        }
+        #[expect(clippy::indexing_slicing, reason = "`last` was just found or pushed")]
+        &mut self.groups[self.last]
+    }
+
+    /// A record was appended and is the newest of its key.
+    pub(crate) fn add(&mut self, weight: &Weight) {
+        self.record_bytes += weight.len;
+        self.revive(weight);
+    }
+
+    /// A record that is already among `record_bytes` is the newest of its key.
+    pub(crate) fn revive(&mut self, weight: &Weight) {
+        if weight.tombstone {
+            self.tombstone_bytes += weight.len;
+            self.tombstone_count += 1;
+        } else {
+            let group = self.group(weight);
+            group.bytes += weight.len;
+            group.count += 1;
+        }
+    }
+
+    /// A record was appended that is dead from the start, for example an attach record.
+    pub(crate) fn add_dead(&mut self, len: u64) {
+        self.record_bytes += len;
+    }
+
+    /// The newest record of a key was superseded or moved away.
+    pub(crate) fn kill(&mut self, weight: &Weight) {
+        if weight.tombstone {
+            self.tombstone_bytes -= weight.len;
+            self.tombstone_count -= 1;
+        } else {
+            let group = self.group(weight);
+            group.bytes -= weight.len;
+            group.count -= 1;
+        }
+    }
+
+    /// All records of an incarnation are dead at once; returns their bytes and count.
+    pub(crate) fn clear(&mut self, incarnation: Incarnation) -> (u64, u64) {
+        let mut cleared = (0, 0);
+        self.groups.retain(|group| {
+            if group.incarnation == incarnation {
+                cleared = (cleared.0 + group.bytes, cleared.1 + group.count);
+            }
+            group.incarnation != incarnation
+        });
+        self.last = 0;
+        cleared
+    }
+
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.groups.iter().map(|group| group.bytes).sum()
+    }
+
+    pub(crate) fn live_count(&self) -> u64 {
+        self.groups.iter().map(|group| group.count).sum()
+    }
+
+    /// Live records whose whole deadline class lies in the past.
+    pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
+        self.groups.iter().filter(|group| group.class_end_ms <= now_ms).map(|g| g.bytes).sum()
+    }
+
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.record_bytes - self.live_bytes() - self.tombstone_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(incarnation: u32, deadline_ms: u64, len: u64) -> Weight {
+        Weight { incarnation: Incarnation(incarnation), deadline_ms, len, tombstone: false }
+    }
+
+    #[test]
+    fn live_tombstone_and_dead_sum_to_the_bytes_of_all_records() {
+        let mut account = SegmentAccount::new(1000);
+        account.add(&weight(1, 0, 100));
+        account.add(&weight(1, 61_000, 50));
+        account.add(&weight(2, 0, 30));
+        account.add(&Weight { tombstone: true, ..weight(1, 0, 48) });
+        account.add_dead(8);
+        account.kill(&weight(1, 0, 100));
+        assert_eq!((account.live_bytes(), account.live_count()), (80, 2));
+        assert_eq!((account.tombstone_bytes, account.dead_bytes()), (48, 108));
+        assert_eq!(account.record_bytes, 236);
+        assert_eq!(account.expired_bytes(60_000), 0);
+        assert_eq!(account.expired_bytes(70_000), 50);
+        assert_eq!(account.clear(Incarnation(2)), (30, 1));
+        assert_eq!((account.live_bytes(), account.dead_bytes()), (50, 138));
+    }
+}

@@ -1,0 +1,260 @@
+//! A segment that is being written: reserve, append, publish, seal. Journal, attached and survivor
+//! segments all go through here.
+//! Knows bytes, space and order in one file; knows nothing of the index, of flushes, or of liveness.
+
+use std::sync::Arc;
+
+use crate::error::{Damage, Error, Result};
+use crate::format::checksum::crc;
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
+use crate::format::segment::{SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader};
+use crate::format::trailer::{TrailerBuilder, TrailerEntry};
+use crate::hash::HashSeed;
+use crate::ids::{Seq, Slot};
+use crate::limits::SEGMENT_FILE_LEN_MAX;
+use crate::manifest::SealedFacts;
+use crate::vfs::Dir;
+use crate::vfs::map::MapWriter;
+use crate::warm::segment::Segment;
+
+/// Pages are made present this far ahead of the tail, so that a store takes no page fault.
+const POPULATE_LEN: u64 = 256 << 10;
+
+/// The one writer of a segment that is not sealed.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    pub segment: Arc<Segment>,
+    map: MapWriter,
+    tail: u64,
+    allocated: u64,
+    populated: u64,
+    /// Records end at or before this offset.
+    limit: u64,
+    chunk: u64,
+}
+
+impl SegmentWriter {
+    /// Creates the file, allocates its first chunk and writes its header. Nothing is synced.
+    ///
+    /// `limit` bounds header and records; blocks are allocated `chunk` bytes at a time.
+    pub(crate) fn create(
+        dir: &dyn Dir,
+        header: &SegmentHeader,
+        slot: Slot,
+        limit: u64,
+        chunk: u64,
+    ) -> Result<Self> {
+        let name = header.id.to_string();
+        let io = |error| Error::io("create segment", dir.path().join(&name), error);
+        let limit = limit.clamp(4096, SEGMENT_FILE_LEN_MAX);
+        let file = dir.create(&name).map_err(io)?;
+        let first = chunk.min(limit.next_multiple_of(4096));
+        file.allocate(0, first).map_err(io)?;
+        // Address space alone: the trailer follows the records and may be as long as they are.
+        let map = file.map(limit * 2 + (1 << 20), 0).map_err(io)?;
+        let taken = || Error::invalid("map writer", "taken", "a fresh map");
+        let mut writer = map.writer().ok_or_else(taken)?;
+        writer.set_writable(first);
+        writer.store(0, &header.encode());
+        writer.publish(SEGMENT_HEADER_LEN as u64);
+        let segment = Segment::new(header, slot, file, map);
+        let tail = SEGMENT_HEADER_LEN as u64;
+        Ok(Self { segment, map: writer, tail, allocated: first, populated: 0, limit, chunk })
+    }
+
+    /// Whether so many more bytes of records fit.
+    pub(crate) fn fits(&self, len: u64) -> bool {
+        self.tail + len <= self.limit
+    }
+
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tail == SEGMENT_HEADER_LEN as u64
+    }
+
+    /// Bytes that are allocated on the device for this segment, as far as it knows.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    /// Makes sure that the next `len` bytes are allocated; a full disk is an error here.
+    pub(crate) fn make_room(&mut self, len: u64) -> Result<()> {
+        let end = self.tail + len;
+        if end > self.allocated {
+            let to = end.next_multiple_of(self.chunk.max(4096));
+            let allocated = self.segment.file.allocate(self.allocated, to);
+            allocated.map_err(|error| self.io("allocate segment", error))?;
+            self.allocated = to;
+            self.map.set_writable(to);
+        }
+        if end > self.populated {
+            let from = self.populated.max(self.tail);
+            let to = end.saturating_add(POPULATE_LEN).min(self.allocated);
+            // A page that could not be made present is made present by the store itself.
+            if self.map.populate(from, to).is_ok() {
+                self.populated = to;
+            }
+        }
+        Ok(())
+    }
+
+    fn io(&self, doing: &'static str, error: std::io::Error) -> Error {
+        Error::io(doing, self.segment.id.to_string(), error)
+    }
+
+    /// Appends one record behind the tail; `publish` makes it readable. The caller made room.
+    pub(crate) fn append(&mut self, header: &RecordHeader, key: &[u8], value: &[u8]) -> u32 {
+        let offset = self.reserve(key, value);
+        self.finish(offset, header);
+        offset
+    }
+
+    /// Stores key and value and leaves the header open: what can be done outside the append lock.
+    pub(crate) fn reserve(&mut self, key: &[u8], value: &[u8]) -> u32 {
+        let offset = self.tail;
+        let body = offset + RECORD_HEADER_LEN as u64;
+        self.map.store(body, key);
+        self.map.store(body + key.len() as u64, value);
+        self.tail += encoded_len(key.len(), value.len());
+        u32::try_from(offset).unwrap_or(u32::MAX)
+    }
+
+    /// Stores the header of a record that was reserved.
+    pub(crate) fn finish(&mut self, offset: u32, header: &RecordHeader) {
+        let at = u64::from(offset);
+        self.map.store(at, &header.encode(self.segment.nonce, at));
+    }
+
+    /// Makes everything up to the tail readable.
+    pub(crate) fn publish(&mut self) {
+        self.map.publish(self.tail);
+    }
+
+    /// Makes everything that was stored durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.segment.file.sync().map_err(|error| self.io("sync segment", error))
+    }
+
+    /// Writes trailer and footer and syncs them. The manifest edit that lists the segment as sealed
+    /// is the caller's, and so is `Segment::set_sealed` after it.
+    pub(crate) fn write_trailer(
+        &mut self,
+        seed: &HashSeed,
+    ) -> Result<(SealedFacts, SegmentFooter)> {
+        let records_end = self.segment.map.published().min(self.tail);
+        let (trailer, first_seq, last_seq) = build_trailer(&self.segment, records_end, seed)?;
+        let footer = SegmentFooter {
+            records_end,
+            trailer_offset: self.tail,
+            trailer_len: u32::try_from(trailer.len()).unwrap_or(u32::MAX),
+            trailer_crc: crc(&trailer),
+            first_seq,
+            last_seq,
+        };
+        let footer_offset = (self.tail + trailer.len() as u64).next_multiple_of(8);
+        let encoded = footer.encode(self.segment.nonce, footer_offset);
+        let len = footer_offset + encoded.len() as u64;
+        self.make_room(len - self.tail)?;
+        self.map.store(self.tail, &trailer);
+        self.map.store(footer_offset, &encoded);
+        self.map.publish(len);
+        self.tail = len;
+        self.sync()?;
+        self.segment
+            .file
+            .punch_to_end(len.next_multiple_of(4096))
+            .map_err(|error| self.io("give back the rest of a segment", error))?;
+        let trailer_crc = footer.trailer_crc;
+        let kind = self.segment.kind;
+        Ok((SealedFacts { kind, len, first_seq, last_seq, trailer_crc }, footer))
+    }
+}
+
+/// Walks the records of a segment in file order.
+pub(crate) fn walk_records(
+    segment: &Segment,
+    end: u64,
+    mut each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut offset = SEGMENT_HEADER_LEN as u64;
+    while offset < end {
+        let record = segment.record(offset).map_err(Error::from)?;
+        each(u32::try_from(offset).unwrap_or(u32::MAX), &record)?;
+        offset += record.header.encoded_len();
+    }
+    Ok(())
+}
+
+/// The trailer's bytes, and the first and last `seq` of the segment.
+fn build_trailer(
+    segment: &Segment,
+    end: u64,
+    seed: &HashSeed,
+) -> Result<(Vec<u8>, Seq, Seq)> {
+    let mut order: Vec<(u32, u32)> = Vec::new();
+    let (mut first, mut last) = (Seq(u64::MAX), Seq::ZERO);
+    let mut deadline_base = u64::MAX;
+    walk_records(segment, end, |offset, record| {
+        let header = &record.header;
+        (first, last) = (first.min(header.seq), last.max(header.seq));
+        if matches!(header.kind, RecordKind::Put | RecordKind::Tombstone) {
+            order.push((seed.hash(header.incarnation, record.key).tag(), offset));
+            if header.deadline_ms != 0 {
+                deadline_base = deadline_base.min(header.deadline_ms);
+            }
+        }
+        Ok(())
+    })?;
+    order.sort_unstable();
+    let first = first.min(last);
+    let base = if deadline_base == u64::MAX { 0 } else { deadline_base };
+    let mut builder = TrailerBuilder::new(first, base);
+    for (index, &(tag, offset)) in order.iter().enumerate() {
+        let entry = trailer_entry(segment, tag, offset)?;
+        let superseded = is_superseded(segment, &order, index, &entry)?;
+        builder.push(&TrailerEntry { superseded, ..entry });
+    }
+    Ok((builder.finish(), first, last))
+}
+
+fn trailer_entry(segment: &Segment, tag: u32, offset: u32) -> Result<TrailerEntry, Damage> {
+    let header = segment.record(u64::from(offset))?.header;
+    Ok(TrailerEntry {
+        tag,
+        offset,
+        len: u32::try_from(header.encoded_len()).unwrap_or(u32::MAX),
+        seq: header.seq,
+        deadline_ms: header.deadline_ms,
+        incarnation: header.incarnation,
+        tombstone: header.kind == RecordKind::Tombstone,
+        superseded: false,
+    })
+}
+
+/// Whether another record of the same key in this segment has a higher `seq`.
+fn is_superseded(
+    segment: &Segment,
+    order: &[(u32, u32)],
+    index: usize,
+    entry: &TrailerEntry,
+) -> Result<bool, Damage> {
+    let start = order.get(..index).unwrap_or(&[]);
+    let first = start.iter().rposition(|(tag, _)| *tag != entry.tag).map_or(0, |at| at + 1);
+    let same = order.get(first..).unwrap_or(&[]).iter().take_while(|(tag, _)| *tag == entry.tag);
+    let record = segment.record(u64::from(entry.offset))?;
+    for &(_, offset) in same {
+        if offset == entry.offset {
+            continue;
+        }
+        let other = segment.record(u64::from(offset))?;
+        let same_key =
+            other.header.incarnation == record.header.incarnation && other.key == record.key;
+        if same_key && other.header.seq > record.header.seq {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,98 @@
+//! The shared flush: one leader syncs for all who wait; the durable watermark; the poison.
+//! Knows ranges of files and who waits; knows nothing of records, and never retries a flush.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+use crate::ids::Seq;
+use crate::warm::segment::Segment;
+
+/// Bytes of one segment that were stored and not yet synced.
+#[derive(Debug, Clone)]
+pub(crate) struct DirtyRange {
+    pub segment: Arc<Segment>,
+    pub from: u64,
+    pub to: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Flusher {
+    /// Protects: who leads. A leaf lock; the leader syncs without it.
+    leading: Mutex<bool>,
+    done: Condvar,
+    durable: AtomicU64,
+    poison: OnceLock<String>,
+}
+
+impl Flusher {
+    pub(crate) fn new(durable: Seq) -> Self {
+        let this = Self::default();
+        this.durable.store(durable.0, Ordering::Release);
+        this
+    }
+
+    /// The highest `seq` with everything at or below it on stable storage.
+    pub(crate) fn durable(&self) -> Seq {
+        Seq(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Fails once a flush has failed: nothing is written any more.
+    pub(crate) fn check(&self, doing: &'static str) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { doing, cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses all further writes.
+    pub(crate) fn poison(&self, cause: &Error) {
+        if self.poison.set(cause.to_string()).is_ok() {
+            tracing::error!(%cause, "a flush failed; the store takes no more writes");
+        }
+    }
+
+    /// Returns when everything up to `seq` is durable. One caller leads: it takes what is dirty,
+    /// with the `seq` that it reaches, and syncs it; the others wait and look again.
+    pub(crate) fn flush_through(
+        &self,
+        seq: Seq,
+        take: impl Fn() -> (Vec<DirtyRange>, Seq),
+    ) -> Result<()> {
+        let mut leading = self.leading.lock();
+        loop {
+            self.check("flush")?;
+            if self.durable() >= seq {
+                return Ok(());
+            }
+            if !*leading {
+                break;
+            }
+            self.done.wait(&mut leading);
+        }
+        *leading = true;
+        drop(leading);
+        let (ranges, reached) = take();
+        let result = ranges.iter().try_for_each(sync);
+        match &result {
+            Ok(()) => {
+                self.durable.fetch_max(reached.0, Ordering::AcqRel);
+            }
+            Err(error) => self.poison(error),
+        }
+        *self.leading.lock() = false;
+        self.done.notify_all();
+        result
+    }
+}
+
+fn sync(range: &DirtyRange) -> Result<()> {
+    let segment = &range.segment;
+    segment
+        .file
+        .sync_range(&segment.map, range.from, range.to)
+        .map_err(|error| Error::io("flush journal", segment.id.to_string(), error))
+}

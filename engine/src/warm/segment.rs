@@ -1,0 +1,193 @@
+//! A segment as readers see it: one mapped file of the log, open or sealed.
+//! Knows bytes and offsets; knows nothing of the index, of liveness, or of why it is cleaned.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Damage, Error, Result};
+use crate::format::checksum::crc;
+use crate::format::cursor::FieldError;
+use crate::format::record::{Record, RECORD_HEADER_LEN};
+use crate::format::segment::{
+    SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
+};
+use crate::format::trailer::{TrailerEntry, TrailerReader};
+use crate::ids::{SegmentId, Slot};
+use crate::manifest::SealedFacts;
+use crate::value::Bytes;
+use crate::vfs::map::Map;
+use crate::vfs::{Dir, File};
+
+/// Bodies up to this length are checked on every read; longer ones once a mapping.
+const CHECK_ALWAYS_LEN: u64 = 4096;
+
+/// One segment. It stays readable for as long as anybody holds it, also after its file is unlinked.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub id: SegmentId,
+    pub slot: Slot,
+    pub kind: SegmentKind,
+    pub created_ms: u64,
+    pub nonce: u64,
+    pub file: Arc<dyn File>,
+    pub map: Arc<Map>,
+    sealed: OnceLock<(SealedFacts, SegmentFooter)>,
+    /// One bit for each 4 KiB in which a long record starts: its body was checked.
+    checked: Vec<AtomicU64>,
+}
+
+impl Segment {
+    pub(crate) fn new(
+        header: &SegmentHeader,
+        slot: Slot,
+        file: Arc<dyn File>,
+        map: Arc<Map>,
+    ) -> Arc<Self> {
+        let words = usize::try_from(map.capacity() / CHECK_ALWAYS_LEN / 64).unwrap_or(0) + 1;
+        Arc::new(Self {
+            id: header.id,
+            slot,
+            kind: header.kind,
+            created_ms: header.created_ms,
+            nonce: header.nonce,
+            file,
+            map,
+            sealed: OnceLock::new(),
+            checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// Opens a sealed segment and checks its header and footer against the manifest.
+    pub(crate) fn open_sealed(
+        dir: &dyn Dir,
+        store: [u8; 16],
+        id: SegmentId,
+        slot: Slot,
+        facts: &SealedFacts,
+    ) -> Result<Arc<Self>> {
+        let (header, file, map) = open_mapped(dir, store, id, facts.len)?;
+        let this = Self::new(&header, slot, file, map);
+        let at = facts.len.saturating_sub(SEGMENT_FOOTER_LEN as u64);
+        let footer = SegmentFooter::decode(
+            this.bytes_at(at, SEGMENT_FOOTER_LEN as u64).unwrap_or(&[]),
+            this.nonce,
+            at,
+        );
+        let footer = footer.map_err(|error| error.at("open segment", &id.to_string(), at))?;
+        if footer.trailer_crc != facts.trailer_crc || header.kind != facts.kind {
+            let (found, expected) = (footer.trailer_crc, facts.trailer_crc);
+            let error = FieldError::new("trailer checksum of the manifest", found, expected);
+            return Err(error.at("open segment", &id.to_string(), at).into());
+        }
+        this.set_sealed(*facts, footer);
+        Ok(this)
+    }
+
+    pub(crate) fn set_sealed(&self, facts: SealedFacts, footer: SegmentFooter) {
+        let fresh = self.sealed.set((facts, footer)).is_ok();
+        assert!(fresh, "a segment is sealed once");
+    }
+
+    pub(crate) fn sealed(&self) -> Option<&SealedFacts> {
+        self.sealed.get().map(|(facts, _)| facts)
+    }
+
+    /// Where the records end, as far as readers may know.
+    pub(crate) fn records_end(&self) -> u64 {
+        self.sealed.get().map_or_else(|| self.map.published(), |(_, footer)| footer.records_end)
+    }
+
+    pub(crate) fn bytes_at(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        let from = usize::try_from(offset).ok()?;
+        self.map.slice(from..from.checked_add(usize::try_from(len).ok()?)?)
+    }
+
+    pub(crate) fn damage(&self, doing: &'static str, offset: u64, error: FieldError) -> Damage {
+        error.at(doing, &self.id.to_string(), offset)
+    }
+
+    /// The record at this offset: header and lengths checked, body not.
+    pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>, Damage> {
+        let end = self.records_end();
+        let bytes = self.bytes_at(offset, end.saturating_sub(offset)).unwrap_or(&[]);
+        Record::decode(bytes, self.nonce, offset)
+            .map_err(|error| self.damage("read record", offset, error))
+    }
+
+    /// Checks the body: on every read up to 4 KiB, once a mapping above that.
+    pub(crate) fn check_body(&self, offset: u64, record: &Record<'_>) -> Result<(), Damage> {
+        let long = record.header.encoded_len() > CHECK_ALWAYS_LEN;
+        let unit = offset / CHECK_ALWAYS_LEN;
+        let word = usize::try_from(unit / 64).ok().and_then(|index| self.checked.get(index));
+        let bit = 1 << (unit % 64);
+        if long && word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
+            return Ok(());
+        }
+        record.check_body().map_err(|error| self.damage("read record", offset, error))?;
+        if long && let Some(word) = word {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Where the value of the record at `offset` lies in the map.
+    pub(crate) fn value_range(offset: u64, record: &Record<'_>) -> Range<usize> {
+        let from = usize::try_from(offset).unwrap_or(0) + RECORD_HEADER_LEN + record.key.len();
+        from..from + record.value.len()
+    }
+
+    /// The trailer, checked against the manifest's checksum.
+    pub(crate) fn trailer(&self) -> Result<TrailerReader<'_>, Damage> {
+        let Some((_, footer)) = self.sealed.get() else {
+            let error = FieldError::new("trailer", "an open segment", "a sealed one");
+            return Err(self.damage("read trailer", 0, error));
+        };
+        let at = footer.trailer_offset;
+        let bytes = self.bytes_at(at, u64::from(footer.trailer_len)).unwrap_or(&[]);
+        let found = crc(bytes);
+        if found != footer.trailer_crc {
+            let error = FieldError::new("trailer checksum", found, footer.trailer_crc);
+            return Err(self.damage("read trailer", at, error));
+        }
+        TrailerReader::decode(bytes).map_err(|error| self.damage("read trailer", at, error))
+    }
+
+    /// What the trailer says of the record at `offset`: the second witness of a damaged header.
+    pub(crate) fn witness(&self, tag: u32, offset: u32) -> Option<TrailerEntry> {
+        let found = self.trailer().ok()?.find(tag).ok()?;
+        found.into_iter().find(|entry| entry.offset == offset)
+    }
+}
+
+impl Bytes for Segment {
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.map.slice(range).unwrap_or(&[])
+    }
+}
+
+/// Opens a segment's file, checks who it is, and maps `len` bytes for reading.
+pub(crate) fn open_mapped(
+    dir: &dyn Dir,
+    store: [u8; 16],
+    id: SegmentId,
+    len: u64,
+) -> Result<(SegmentHeader, Arc<dyn File>, Arc<Map>)> {
+    let name = id.to_string();
+    let io = |error| Error::io("open segment", dir.path().join(&name), error);
+    let file = dir.open(&name).map_err(io)?;
+    let found = file.len().map_err(io)?;
+    if found < len || len < SEGMENT_HEADER_LEN as u64 {
+        let error = FieldError::new("file length", found, format_args!("at least {len}"));
+        return Err(error.at("open segment", &name, 0).into());
+    }
+    let map = file.map(len, len).map_err(io)?;
+    let bytes = map.slice(0..SEGMENT_HEADER_LEN).unwrap_or(&[]);
+    let header = SegmentHeader::decode(bytes).map_err(|e| e.at("open segment", &name, 0))?;
+    if header.store != store || header.id != id {
+        let found = format!("store {:02x?} segment {}", header.store, header.id);
+        let error = FieldError::new("identity", found, "this store and this file name");
+        return Err(error.at("open segment", &name, 0).into());
+    }
+    Ok((header, file, map))
+}

@@ -1,0 +1,54 @@
+//! The open segments by slot: an immutable table that readers load without a lock.
+//! Knows slots; knows nothing of files, of records, or of who may retire what.
+
+use std::sync::Arc;
+
+use crate::ids::{Location, Slot};
+use crate::limits::SEGMENT_COUNT_MAX;
+use crate::warm::segment::Segment;
+
+/// One state of the table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SegmentTable {
+    slots: Vec<Option<Arc<Segment>>>,
+    /// Where the search for a free slot begins: a slot rests long before it is used again.
+    next: usize,
+}
+
+impl SegmentTable {
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Arc<Segment>> {
+        self.slots.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(crate) fn of(&self, location: Location) -> Option<&Arc<Segment>> {
+        self.get(location.slot)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.slots.iter().flatten()
+    }
+
+    /// A slot that no segment holds, or `None` when 2^20 segments are open. The caller fills it.
+    pub(crate) fn free_slot(&mut self) -> Option<Slot> {
+        let window = (self.iter().count() * 4).clamp(1024, SEGMENT_COUNT_MAX);
+        let free = (0..window)
+            .map(|step| (self.next + step) % window)
+            .find(|&slot| self.slots.get(slot).is_none_or(Option::is_none))?;
+        self.next = free + 1;
+        Some(Slot(u32::try_from(free).ok()?))
+    }
+
+    pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
+        let slot = segment.slot.0 as usize;
+        if slot >= self.slots.len() {
+            self.slots.resize(slot + 1, None);
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            *place = Some(segment);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Arc<Segment>> {
+        self.slots.get_mut(slot.0 as usize)?.take()
+    }
+}
