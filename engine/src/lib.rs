@@ -10,5 +10,7 @@ mod vfs;
 
 mod format;
 
+mod cold;
+
 pub use error::{Damage, Error, Result};
 pub use value::Value;

@@ -1,0 +1,33 @@
+//! CRC-32 (IEEE, by crc32fast), plain or bound to a place: the file's nonce and the offset.
+//! A bound checksum does not hold for the same bytes anywhere else.
+
+/// The checksum of these bytes alone.
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// The checksum of nonce, offset and bytes, in that order, both numbers as 8 bytes little-endian.
+pub(crate) fn bound_crc(nonce: u64, offset: u64, bytes: &[u8]) -> u32 {
+    let mut place = [0; 16];
+    let (first, second) = place.split_at_mut(8);
+    first.copy_from_slice(&nonce.to_le_bytes());
+    second.copy_from_slice(&offset.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&place);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_checksum_holds_in_one_place_only() {
+        let here = bound_crc(1, 64, b"bytes");
+        assert_eq!(here, bound_crc(1, 64, b"bytes"));
+        assert_ne!(here, bound_crc(2, 64, b"bytes"));
+        assert_ne!(here, bound_crc(1, 72, b"bytes"));
+        assert_eq!(crc(b"123456789"), 0xCBF4_3926);
+    }
+}

@@ -1,0 +1,251 @@
+//! The record of the log: a 40-byte header, the key, the value, zeros up to a multiple of 8.
+//! Knows bytes; knows nothing of segments, of the index, or of which version is the newest.
+//! format-spec.md section 3.
+
+use crate::format::checksum::bound_crc;
+use crate::format::cursor::{Decoded, FieldError, Fields};
+use crate::ids::{Incarnation, Seq};
+use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
+
+/// Bytes in front of every key.
+pub(crate) const RECORD_HEADER_LEN: usize = 40;
+const _: () = assert!(RECORD_HEADER_LEN <= 40, "DESIGN section 5: at most 40 bytes of overhead");
+
+/// Another record of the same batch follows directly.
+const FLAG_MORE: u8 = 1;
+/// The record belongs to a batch of more than one.
+const FLAG_BATCH: u8 = 2;
+const FLAGS_KNOWN: u8 = FLAG_MORE | FLAG_BATCH;
+
+/// What a record says. 0 is reserved, so that zeros are never a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// The key has this value.
+    Put = 1,
+    /// The key is gone.
+    Tombstone = 2,
+    /// Records in a segment of their own belong here in the order.
+    Attach = 3,
+    /// An incarnation ended; the value names the next one, or 0 when the keyspace was dropped.
+    Clear = 4,
+}
+
+/// Everything in front of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    /// CRC-32 of incarnation, key and value: computed once, copied by every move.
+    pub body_crc: u32,
+    pub seq: Seq,
+    /// Milliseconds since 1970 at which the record expires; 0 for never.
+    pub deadline_ms: u64,
+    pub value_len: u32,
+    pub key_len: u16,
+    pub kind: RecordKind,
+    /// Another record of the same batch follows directly.
+    pub more: bool,
+    /// One of several records that became visible at once.
+    pub batch: bool,
+    pub incarnation: Incarnation,
+    /// How far the durable watermark was behind `seq` when the record was written.
+    pub watermark_lag: u32,
+}
+
+/// What a record occupies: header, key, value, padding to 8.
+pub(crate) const fn encoded_len(key_len: usize, value_len: usize) -> u64 {
+    ((RECORD_HEADER_LEN + key_len + value_len) as u64).next_multiple_of(8)
+}
+
+/// The checksum that travels with a record through all tiers.
+pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&incarnation.0.to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finalize()
+}
+
+impl RecordHeader {
+    /// Bytes of the whole record.
+    pub(crate) fn encoded_len(&self) -> u64 {
+        encoded_len(usize::from(self.key_len), self.value_len as usize)
+    }
+
+    /// The highest `seq` that was on stable storage when this record was written.
+    pub(crate) fn watermark(&self) -> Seq {
+        Seq(self.seq.0.saturating_sub(u64::from(self.watermark_lag)))
+    }
+
+    pub(crate) fn is_expired(&self, now_ms: impl FnOnce() -> u64) -> bool {
+        self.deadline_ms != 0 && self.deadline_ms <= now_ms()
+    }
+
+    /// Encodes for one place: the segment's nonce and the offset in it.
+    pub(crate) fn encode(&self, nonce: u64, offset: u64) -> [u8; RECORD_HEADER_LEN] {
+        let mut out = [0; RECORD_HEADER_LEN];
+        let flags = if self.more { FLAG_MORE } else { 0 } | if self.batch { FLAG_BATCH } else { 0 };
+        out[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
+        out[8..16].copy_from_slice(&self.seq.0.to_le_bytes());
+        out[16..24].copy_from_slice(&self.deadline_ms.to_le_bytes());
+        out[24..28].copy_from_slice(&self.value_len.to_le_bytes());
+        out[28..30].copy_from_slice(&self.key_len.to_le_bytes());
+        out[30] = self.kind as u8;
+        out[31] = flags;
+        out[32..36].copy_from_slice(&self.incarnation.0.to_le_bytes());
+        out[36..40].copy_from_slice(&self.watermark_lag.to_le_bytes());
+        let crc = bound_crc(nonce, offset, &out[4..]);
+        out[..4].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Decodes the header that starts `bytes`. Checks everything but the body.
+    pub(crate) fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Decoded<Self> {
+        let mut fields = Fields::new(bytes);
+        let header = fields.bytes("record header", RECORD_HEADER_LEN)?;
+        let mut fields = Fields::new(header);
+        let crc = fields.u32("header checksum")?;
+        let expected = bound_crc(nonce, offset, header.get(4..).unwrap_or(&[]));
+        if crc != expected {
+            return Err(FieldError::new(
+                "header checksum",
+                format_args!("{crc:08x}"),
+                format_args!("{expected:08x}"),
+            ));
+        }
+        Self::decode_fields(fields)
+    }
+
+    fn decode_fields(mut fields: Fields<'_>) -> Decoded<Self> {
+        let body_crc = fields.u32("body checksum")?;
+        let seq = Seq(fields.u64("seq")?);
+        let deadline_ms = fields.u64("deadline")?;
+        let value_len = fields.u32_at_most("value length", VALUE_LEN_MAX as u64)?;
+        let key_len = fields.u16("key length")?;
+        let kind = match fields.u8("kind")? {
+            1 => RecordKind::Put,
+            2 => RecordKind::Tombstone,
+            3 => RecordKind::Attach,
+            4 => RecordKind::Clear,
+            other => return Err(FieldError::new("kind", other, "1 to 4")),
+        };
+        let flags = fields.u8("flags")?;
+        if flags & !FLAGS_KNOWN != 0 {
+            return Err(FieldError::new("flags", flags, "no more than bits 0 and 1"));
+        }
+        let incarnation = Incarnation(fields.u32("incarnation")?);
+        let watermark_lag = fields.u32("watermark lag")?;
+        Ok(Self {
+            body_crc,
+            seq,
+            deadline_ms,
+            value_len,
+            key_len,
+            kind,
+            more: flags & FLAG_MORE != 0,
+            batch: flags & FLAG_BATCH != 0,
+            incarnation,
+            watermark_lag,
+        })
+    }
+}
+
+const _: () = assert!(KEY_LEN_MAX <= u16::MAX as usize, "a key's length has 16 bits");
+
+/// A record as it lies in the log: header, key and value, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    pub header: RecordHeader,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Decodes the record that starts `bytes`: header checked, lengths checked, body not.
+    pub(crate) fn decode(bytes: &'a [u8], nonce: u64, offset: u64) -> Decoded<Self> {
+        let header = RecordHeader::decode(bytes, nonce, offset)?;
+        let mut fields = Fields::new(bytes.get(RECORD_HEADER_LEN..).unwrap_or(&[]));
+        let key = fields.bytes("key", usize::from(header.key_len))?;
+        let value = fields.bytes("value", header.value_len as usize)?;
+        Ok(Self { header, key, value })
+    }
+
+    /// Checks key and value against the checksum that was computed at the put.
+    pub(crate) fn check_body(&self) -> Decoded<()> {
+        let found = body_crc(self.header.incarnation, self.key, self.value);
+        if found == self.header.body_crc {
+            return Ok(());
+        }
+        Err(FieldError::new(
+            "body checksum",
+            format_args!("{found:08x}"),
+            format_args!("{:08x}", self.header.body_crc),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(key: &[u8], value: &[u8]) -> RecordHeader {
+        RecordHeader {
+            body_crc: body_crc(Incarnation(7), key, value),
+            seq: Seq(99),
+            deadline_ms: 1_234_567,
+            value_len: u32::try_from(value.len()).unwrap(),
+            key_len: u16::try_from(key.len()).unwrap(),
+            kind: RecordKind::Put,
+            more: true,
+            batch: true,
+            incarnation: Incarnation(7),
+            watermark_lag: 9,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_comes_back_from_its_place_and_from_nowhere_else(
+            key in proptest::collection::vec(any::<u8>(), 0..80),
+            value in proptest::collection::vec(any::<u8>(), 0..200),
+            nonce: u64, offset: u64,
+        ) {
+            let header = header(&key, &value);
+            let mut bytes = header.encode(nonce, offset).to_vec();
+            bytes.extend_from_slice(&key);
+            bytes.extend_from_slice(&value);
+            let record = Record::decode(&bytes, nonce, offset).unwrap();
+            prop_assert_eq!(record.header, header);
+            prop_assert_eq!((record.key, record.value), (&key[..], &value[..]));
+            prop_assert!(record.check_body().is_ok());
+            prop_assert!(Record::decode(&bytes, nonce ^ 1, offset).is_err());
+            prop_assert!(Record::decode(&bytes, nonce, offset ^ 8).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert!(Record::decode(&bytes, 1, 2).is_err());
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found_by_the_header_or_the_body_checksum() {
+        let (key, value) = (b"key".as_slice(), b"some value".as_slice());
+        let mut bytes = header(key, value).encode(5, 64).to_vec();
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let sound = Record::decode(&flipped, 5, 64).and_then(|record| record.check_body());
+            assert!(sound.is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_never_a_record_and_lengths_round_up_to_eight() {
+        assert!(Record::decode(&[0; 64], 0, 0).is_err());
+        assert_eq!(encoded_len(0, 0), 40);
+        assert_eq!(encoded_len(1, 0), 48);
+        assert_eq!(encoded_len(24, 100), 168);
+    }
+}
