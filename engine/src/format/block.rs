@@ -277,7 +277,7 @@ impl<'a> Block<'a> {
         let left = self.record_count.saturating_sub(first).min(RESTART_INTERVAL);
         let fields = Fields::new(bytes);
         let created_ms = self.created_ms;
-        Ok(Walk { fields, key: Vec::new(), seq: 0, index: first, left, created_ms })
+        Ok(Walk { fields, end, key: Vec::new(), seq: 0, index: first, left, created_ms })
     }
 
     fn restart(&self, group: u32) -> Decoded<usize> {
@@ -330,6 +330,8 @@ impl<'a> Block<'a> {
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     fields: Fields<'a>,
+    /// Where the group ends in the block.
+    end: usize,
     key: Vec<u8>,
     seq: u64,
     index: u32,
@@ -341,6 +343,11 @@ impl<'a> Walk<'a> {
     /// The sort key of the record that `next` returned last.
     pub(crate) fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Where the record that `next` returned last ends in the block.
+    pub(crate) fn position(&self) -> usize {
+        self.end.saturating_sub(self.fields.remaining())
     }
 
     /// The next record and its index in the block. Keys rise strictly; the group ends where the
