@@ -150,7 +150,7 @@ fn ms_rounded_up(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
     const NOON_MS: u64 = 1_800_000_000_000;
 
     fn manual(high_water_ms: u64) -> (Arc<ManualTime>, Clock) {

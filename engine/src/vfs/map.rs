@@ -7,9 +7,8 @@
 //! * **M1** A `Map` or an anonymous area keeps its base address and its `capacity` for its whole
 //!   life, and `capacity` fits `isize`. No pointer beyond `base + capacity` is ever formed.
 //! * **M2** A mapped file never gets shorter while a map of it lives. Nothing in `vfs` can cut a
-//!   file: there is no `set_len` in the trait `File`. Giving blocks back punches holes and keeps
-//!   the length. (Another program that cuts our files is outside the lock's protection; the answer
-//!   is a SIGBUS, not a wrong byte.)
+//!   file: there is no `set_len` in the trait `File`; giving blocks back punches holes and keeps
+//!   the length. Another program that writes to our files is outside what a lock protects.
 //! * **M3** Bytes below `published` never change while the map lives, bytes at or above it are
 //!   never lent out. `slice` reads `published` with Acquire; `publish` writes it with Release after
 //!   the stores; it only grows; `store` begins at or above it. So a `&[u8]` never covers a byte
@@ -32,13 +31,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 #[cfg(not(miri))]
-use memmap2::MmapRaw as AnonMemory;
-
+type AnonMemory = MmapRaw;
 #[cfg(miri)]
-use self::heap::HeapMemory as AnonMemory;
+type AnonMemory = HeapMemory;
 
 /// Hears of every store through a map. The simulated disk uses it to see bytes that no call of
 /// `File` carried.
@@ -57,12 +55,11 @@ enum Memory {
 /// Readers take slices of what is published; one [`MapWriter`] appends behind it. All methods may
 /// be called from any thread.
 pub(crate) struct Map {
-    // Constant after construction.
+    // Constant after construction; the others have their own synchronization.
     base: Base,
     capacity: usize,
     memory: Memory,
     observer: Option<Arc<dyn StoreObserver>>,
-    // Own synchronization.
     /// Bytes that may be read. Grows only.
     published: AtomicU64,
     /// Bytes that may be stored to. Written by the holder of `writing` alone.
@@ -75,7 +72,7 @@ pub(crate) struct Map {
 }
 
 /// The first byte of a map or area; dangling and never read when its length is 0.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Base(*mut u8);
 
 // SAFETY: a plain address. What may be done through it is decided by `Map` and the areas, whose
@@ -109,10 +106,8 @@ impl Map {
         observer: Option<Arc<dyn StoreObserver>>,
     ) -> io::Result<Arc<Self>> {
         let mut area = AnonMap::new(checked_len(capacity)?, false)?;
-        match area.as_mut_slice().get_mut(..initial.len()) {
-            Some(head) => head.copy_from_slice(initial),
-            None => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
-        }
+        let head = area.as_mut_slice().get_mut(..initial.len());
+        head.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(initial);
         let AnonMap { base, len_bytes, memory } = area;
         Ok(Self::over(base, len_bytes, initial.len() as u64, Memory::Anon(memory), observer))
     }
@@ -165,12 +160,10 @@ impl Map {
 
     /// The only writer of this map, or `None` while another lives or when the map is read-only.
     pub(crate) fn writer(self: &Arc<Self>) -> Option<MapWriter> {
-        if matches!(self.memory, Memory::File { read_only: true, .. }) {
+        if self.is_read_only() || self.writing.swap(true, Ordering::Acquire) {
             return None;
         }
-        let taken =
-            self.writing.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
-        taken.is_ok().then(|| MapWriter { map: Arc::clone(self) })
+        Some(MapWriter { map: Arc::clone(self) })
     }
 
     /// Writes the pages of `from..to` to the file and waits (`msync`). Anonymous maps have nothing
@@ -192,21 +185,21 @@ impl Map {
 
     /// Tells the kernel that reads will jump about, so that it does not read ahead. Best effort.
     pub(crate) fn advise_random(&self) {
-        if let Memory::File { raw, .. } = &self.memory
-            && self.capacity > 0
-        {
-            drop(raw.advise(Advice::Random));
-        }
+        drop(self.advise(Advice::Random, 0..self.capacity));
     }
 
     /// Starts reading the pages of `range` in. Best effort; one system call, so worth it from
     /// several pages on.
     pub(crate) fn prefetch(&self, range: Range<u64>) {
-        let range = self.clip(range.start, range.end);
-        if let Memory::File { raw, .. } = &self.memory
-            && !range.is_empty()
-        {
-            drop(raw.advise_range(Advice::WillNeed, range.start, range.len()));
+        drop(self.advise(Advice::WillNeed, self.clip(range.start, range.end)));
+    }
+
+    fn advise(&self, advice: Advice, range: Range<usize>) -> io::Result<()> {
+        match &self.memory {
+            Memory::File { raw, .. } if !range.is_empty() => {
+                raw.advise_range(advice, range.start, range.len())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -216,20 +209,16 @@ impl Map {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn mirror(&self, offset: u64, bytes: &[u8]) {
         assert!(self.observer.is_some(), "mirror: the map is not the simulator's");
-        let held = self.mirroring.lock();
-        let published = self.published();
-        let kept = usize::try_from(published.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let (before, after) = bytes.split_at(kept.min(bytes.len()));
-        if !before.is_empty() {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX);
-            let same = self.slice(start..start.saturating_add(before.len()));
-            assert!(same == Some(before), "write at {offset} below {published} published bytes");
+        let _held = self.mirroring.lock();
+        for (at, byte) in (offset..self.capacity()).zip(bytes) {
+            if at >= self.published() {
+                self.copy_in(at, slice::from_ref(byte));
+            } else {
+                let start = usize::try_from(at).unwrap_or(usize::MAX);
+                let same = self.slice(start..start + 1) == Some(slice::from_ref(byte));
+                assert!(same, "write at {at} changes what is published");
+            }
         }
-        let start = offset.saturating_add(before.len() as u64);
-        let room = self.capacity().saturating_sub(start);
-        let fits = usize::try_from(room).unwrap_or(usize::MAX).min(after.len());
-        self.copy_in(start, after.get(..fits).unwrap_or_default());
-        drop(held);
     }
 
     fn clip(&self, from: u64, to: u64) -> Range<usize> {
@@ -304,7 +293,7 @@ impl MapWriter {
             Some(observer) => {
                 let held = self.map.mirroring.lock();
                 self.map.copy_in(offset, bytes);
-                MutexGuard::unlock_fair(held);
+                drop(held);
                 observer.stored(offset, bytes);
             }
         }
@@ -317,9 +306,8 @@ impl MapWriter {
         let writable = self.writable();
         assert!(to >= published, "publish {to}: {published} are published");
         assert!(to <= writable.max(published), "publish {to}: beyond {writable}");
-        let held = self.map.observer.as_ref().map(|_| self.map.mirroring.lock());
+        let _held = self.map.observer.as_ref().map(|_| self.map.mirroring.lock());
         self.map.published.store(to, Ordering::Release);
-        drop(held);
     }
 
     /// Takes the page faults of `from..to` now, writable. Kernels without `MADV_POPULATE_WRITE`
@@ -327,12 +315,7 @@ impl MapWriter {
     pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
         let writable = self.writable();
         assert!(to <= writable, "populate up to {to}: beyond {writable}");
-        let range = self.map.clip(from, to);
-        let Memory::File { raw, .. } = &self.map.memory else { return Ok(()) };
-        if range.is_empty() {
-            return Ok(());
-        }
-        match raw.advise_range(Advice::PopulateWrite, range.start, range.len()) {
+        match self.map.advise(Advice::PopulateWrite, self.map.clip(from, to)) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             result => result,
         }
@@ -346,6 +329,7 @@ impl Drop for MapWriter {
 }
 
 /// Anonymous zeroed memory of whole pages, owned by one holder.
+#[derive(Debug)]
 pub(crate) struct AnonMap {
     base: Base,
     len_bytes: usize,
@@ -357,11 +341,6 @@ impl AnonMap {
     pub(crate) fn new(len_bytes: usize, huge: bool) -> io::Result<Self> {
         let memory = anon_memory(checked_len(len_bytes as u64)?.max(1), huge)?;
         Ok(Self { base: Base(memory.as_mut_ptr()), len_bytes, memory })
-    }
-
-    /// Its length as asked for.
-    pub(crate) fn len_bytes(&self) -> usize {
-        self.len_bytes
     }
 
     /// The bytes.
@@ -395,40 +374,33 @@ impl AnonMap {
     /// What it takes of the address space, in whole pages: the charge as long as nothing was given
     /// back.
     pub(crate) fn charged_len(&self) -> usize {
-        charged_len(self.len_bytes)
-    }
-}
-
-impl fmt::Debug for AnonMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AnonMap({} bytes)", self.len_bytes)
+        self.len_bytes.next_multiple_of(page_len())
     }
 }
 
 /// Anonymous zeroed memory as atomic words, shared by threads without a lock.
+#[derive(Debug)]
 pub(crate) struct AtomicMap {
-    base: Base,
-    word_count: usize,
-    memory: AnonMemory,
+    /// Only its address is used: nobody takes a slice of bytes of it.
+    area: AnonMap,
 }
 
 impl AtomicMap {
     /// `len_bytes`, a multiple of 8, of zero words. `huge` as in [`AnonMap::new`].
     pub(crate) fn new(len_bytes: usize, huge: bool) -> io::Result<Self> {
         assert!(len_bytes.is_multiple_of(8), "atomic map of {len_bytes} bytes");
-        let memory = anon_memory(checked_len(len_bytes as u64)?.max(1), huge)?;
-        Ok(Self { base: Base(memory.as_mut_ptr()), word_count: len_bytes / 8, memory })
+        Ok(Self { area: AnonMap::new(len_bytes, huge)? })
     }
 
-    /// The words.
+    /// The words; the first begins a page.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        debug_assert!(self.base.0.addr().is_multiple_of(64), "pages begin cache lines");
-        #[expect(clippy::cast_ptr_alignment, reason = "maps begin at a page, the heap at a word")]
-        let words = self.base.0.cast::<AtomicU64>();
-        // SAFETY: `base` begins `word_count` words of initialised memory (M1), aligned to 8, which
-        // nobody ever sees but as these atomics: `AtomicMap` lends no `&[u8]`.
-        unsafe { slice::from_raw_parts(words, self.word_count) }
+        #[expect(clippy::cast_ptr_alignment, reason = "maps begin at a page, Miri's at a word")]
+        let words = self.area.base.0.cast::<AtomicU64>();
+        debug_assert!(words.is_aligned(), "pages and words of the heap are aligned");
+        // SAFETY: `base` begins `len_bytes / 8` words of initialised memory (M1), aligned to 8,
+        // which nobody ever sees but as these atomics: `AtomicMap` lends no `&[u8]`.
+        unsafe { slice::from_raw_parts(words, self.area.len_bytes / 8) }
     }
 
     /// Gives the whole pages inside the bytes `from..to` back to the system and says how many
@@ -437,9 +409,9 @@ impl AtomicMap {
     /// Threads may use the words meanwhile: for each of them this is a relaxed store of 0 at some
     /// moment within the call. An aligned word never straddles pages, and the kernel hands a page
     /// to somebody else only after no processor can reach it any more.
-    pub(crate) fn give_back(&self, from_byte: usize, to_byte: usize) -> usize {
-        let range = whole_pages(from_byte, to_byte.min(self.word_count * 8));
-        if give_back_pages(&self.memory, &range) {
+    pub(crate) fn give_back(&self, from: usize, to: usize) -> usize {
+        let range = whole_pages(from, to.min(self.area.len_bytes));
+        if give_back_pages(&self.area.memory, &range) {
             return range.len();
         }
         for word in self.words().get(range.start / 8..range.end / 8).unwrap_or_default() {
@@ -450,23 +422,13 @@ impl AtomicMap {
 
     /// As [`AnonMap::charged_len`].
     pub(crate) fn charged_len(&self) -> usize {
-        charged_len(self.word_count * 8)
-    }
-}
-
-impl fmt::Debug for AtomicMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AtomicMap({} words)", self.word_count)
+        self.area.charged_len()
     }
 }
 
 /// Bytes of a page of this system.
 pub(crate) fn page_len() -> usize {
     if cfg!(miri) { 4096 } else { rustix::param::page_size() }
-}
-
-fn charged_len(len_bytes: usize) -> usize {
-    len_bytes.next_multiple_of(page_len())
 }
 
 /// The whole pages inside `from..to`; empty when there are none.
@@ -511,10 +473,11 @@ fn give_back_pages(memory: &AnonMemory, range: &Range<usize>) -> bool {
 
 #[cfg(miri)]
 fn anon_memory(len_bytes: usize, _huge: bool) -> io::Result<AnonMemory> {
-    Ok(AnonMemory::new(len_bytes))
+    let mut words = vec![0_u64; len_bytes.div_ceil(8)];
+    let base = Base(words.as_mut_ptr().cast());
+    Ok(AnonMemory { _words: words, base })
 }
 
-/// The heap has no pages to give back: the callers write zeros.
 #[cfg(miri)]
 fn give_back_pages(_memory: &AnonMemory, range: &Range<usize>) -> bool {
     range.is_empty()
@@ -522,34 +485,16 @@ fn give_back_pages(_memory: &AnonMemory, range: &Range<usize>) -> bool {
 
 /// Words of the heap in place of pages, for Miri, which knows no `madvise`.
 #[cfg(miri)]
-mod heap {
-    /// 64-byte pieces, so that the alignment is that of a cache line.
-    #[repr(align(64))]
-    #[derive(Clone)]
-    struct Line(#[expect(dead_code, reason = "reached through pointers")] [u8; 64]);
+#[derive(Debug)]
+struct HeapMemory {
+    _words: Vec<u64>,
+    base: Base,
+}
 
-    pub(super) struct HeapMemory(*mut [Line]);
-
-    // SAFETY: owned memory; access is governed by M1 to M5.
-    unsafe impl Send for HeapMemory {}
-    // SAFETY: as above.
-    unsafe impl Sync for HeapMemory {}
-
-    impl HeapMemory {
-        pub(super) fn new(len_bytes: usize) -> Self {
-            Self(Box::into_raw(vec![Line([0; 64]); len_bytes.div_ceil(64)].into_boxed_slice()))
-        }
-
-        pub(super) fn as_mut_ptr(&self) -> *mut u8 {
-            self.0.cast()
-        }
-    }
-
-    impl Drop for HeapMemory {
-        fn drop(&mut self) {
-            // SAFETY: made by `Box::into_raw` in `new`, dropped once, here.
-            drop(unsafe { Box::from_raw(self.0) });
-        }
+#[cfg(miri)]
+impl HeapMemory {
+    fn as_mut_ptr(&self) -> *mut u8 {
+        self.base.0
     }
 }
 

@@ -271,7 +271,7 @@ impl File for OsFile {
 
 impl OsFile {
     fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
-        let zeros = [0; 64 << 10];
+        let zeros = [0; 16 << 10];
         let mut offset = from;
         while offset < to {
             let len_bytes =
