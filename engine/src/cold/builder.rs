@@ -128,8 +128,10 @@ impl ArchiveBuilder {
         put_sort_key(&mut self.sort_key, record.incarnation, record.key);
         assert!(self.sort_key > self.last_key, "{DOING}: records come in the order of their keys");
         record.check_body().map_err(|found| self.output.corrupt(found, record.body_crc))?;
-        let room = self.tally.record_count() < u32::MAX;
-        room.then_some(()).ok_or(Error::Limit { what: "records", max: u64::MAX, found: 0 })?;
+        if self.tally.record_count() == u32::MAX {
+            let max = u64::from(u32::MAX);
+            return Err(Error::Limit { what: "records of an archive", max, found: max + 1 });
+        }
         self.cut_block(record)?;
         let value = self.place_value(record.value)?;
         let entry = Entry {

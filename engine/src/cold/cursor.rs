@@ -136,7 +136,6 @@ impl Cursor {
     }
 
     /// The record behind the place, and steps over it.
-    #[expect(clippy::should_implement_trait, reason = "it lends, an iterator cannot")]
     pub(crate) fn next(&mut self) -> Result<Option<CursorRecord<'_>>> {
         self.next_if(|_| true)
     }

@@ -125,6 +125,7 @@ fn build_partition(hashes: &[u64]) -> BinaryFuse8 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -11,7 +11,7 @@ use crate::cold::reader::{Archive, Located};
 use crate::cold::tally::Tally;
 use crate::error::{Damage, Error};
 use crate::format::archive::{
-    ARCHIVE_FOOTER_LEN, ARCHIVE_HEADER_LEN, ArchiveFooter, ArchiveHeader, Tables,
+    ARCHIVE_FOOTER_LEN, ARCHIVE_HEADER_LEN, ArchiveFooter, ArchiveHeader, Region, Tables,
 };
 use crate::format::block::{Block, BlockHeader, Entry, EntryValue, split_sort_key};
 use crate::format::block_index::BlockIndex;
@@ -121,7 +121,8 @@ impl Verify<'_> {
         let offset = archive.file_len().saturating_sub(ARCHIVE_FOOTER_LEN as u64);
         let bytes = archive.slice(offset, ARCHIVE_FOOTER_LEN as u64).unwrap_or_default();
         self.note(offset, ArchiveFooter::decode(bytes, header, offset).map(drop));
-        let checks: [(&'static str, _, &dyn Fn(&[u8]) -> Decoded<()>); 4] = [
+        type Check<'a> = (&'static str, Region, &'a dyn Fn(&[u8]) -> Decoded<()>);
+        let checks: [Check<'_>; 4] = [
             ("dictionary", footer.dictionary, &|bytes| prepare_dictionary(bytes).map(drop)),
             ("filter", footer.filter, &|bytes| {
                 Filter::decode(bytes, footer.record_count).map(drop)
