@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::record::body_crc;
 
 type Model = BTreeMap<Vec<u8>, (u64, u64, u32, Vec<u8>)>;
 
@@ -68,11 +69,12 @@ proptest! {
     fn any_bytes_are_an_error_or_a_block_and_never_a_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..300), count in 0_u32..40,
     ) {
-        drop(decode(&bytes, count, 0));
+        let records = decode(&bytes, count, 0).map_or(0, |model| model.len());
+        prop_assert!(records <= count as usize);
         if let Ok(block) = Block::decode(&bytes, count, 0) {
             drop(block.find(b"\0\0\0\0key"));
         }
-        drop(BlockHeader::decode(&bytes, 1, 64));
+        prop_assert!(BlockHeader::decode(&bytes, 1, 64).is_err(), "a checksum by chance");
     }
 
     #[test]
@@ -82,7 +84,8 @@ proptest! {
         let mut bytes = encode(&model, 0);
         let count = u32::try_from(model.len()).unwrap();
         *at.get_mut(&mut bytes) ^= bits;
-        drop(decode(&bytes, count, 0));
+        let records = decode(&bytes, count, 0).map_or(0, |model| model.len());
+        prop_assert!(records <= count as usize);
         if let Ok(block) = Block::decode(&bytes, count, 0) {
             for key in model.keys() {
                 drop(block.find(key));
@@ -160,4 +163,28 @@ fn zigzag_keeps_small_numbers_of_either_sign_small() {
         assert_eq!(unzigzag(zigzag(value)), value);
     }
     assert_eq!((zigzag(1), zigzag(u64::MAX)), (2, 1));
+}
+
+#[test]
+fn the_worked_example_of_the_document_is_what_is_written() {
+    let mut writer = BlockWriter::new(0);
+    for (key, seq, deadline_ms, value) in [(b"ab", 5, 0, &b"v"[..]), (b"ac", 7, 1000, b"")] {
+        let mut sort_key = Vec::new();
+        put_sort_key(&mut sort_key, Incarnation(1), key);
+        let body_crc = body_crc(Incarnation(1), key, value);
+        let value = EntryValue::Inline(value);
+        writer.push(&sort_key, &Entry { seq: Seq(seq), deadline_ms, body_crc, value });
+    }
+    let payload = writer.finish();
+    let len = u32::try_from(payload.len()).unwrap();
+    let codec = Codec::Raw;
+    let header =
+        BlockHeader { stored_len: len, raw_len: len, first_ordinal: 0, record_count: 2, codec };
+    let mut bytes = Vec::new();
+    header.encode(1, 64, payload, &mut bytes);
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let expected = "c1 a0 1b e2 1e 00 00 00 1e 00 00 00 00 00 00 00 02 00 00 00 01 00 00 00 \
+                    00 06 04 00 00 00 01 61 62 0a f1 a8 a3 9c 76 05 \
+                    01 02 63 04 d0 0f 02 18 c3 d2 00 00 00 00";
+    assert_eq!(hex, expected);
 }
