@@ -1,4 +1,5 @@
 //! Terrace: an embedded, tiered key-value storage engine.
+#![deny(unsafe_code)]
 
 mod error;
 mod hash;
@@ -14,6 +15,7 @@ mod format;
 
 mod manifest;
 
+mod cold;
 mod warm;
 
 pub use error::{Damage, Error, Result};

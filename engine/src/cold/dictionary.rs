@@ -1,0 +1,144 @@
+//! Trains the dictionary of an archive to be, and keeps it only where it pays.
+//! Knows records as block bytes; knows nothing of files.
+
+use zstd::bulk::Compressor;
+
+use crate::cold::ColdRecord;
+use crate::cold::builder::{BLOCK_LEN_TARGET, INLINE_VALUE_LEN_MAX};
+use crate::format::block::{BlockWriter, Entry, EntryValue, put_sort_key};
+use crate::format::dictionary::check_dictionary;
+use crate::limits::DICTIONARY_LEN_MAX;
+
+/// Most sampled bytes that are kept: about a hundred times a dictionary.
+const SAMPLE_LEN_MAX: u64 = 100 * DICTIONARY_LEN_MAX as u64;
+/// Fewer sampled bytes than this train nothing.
+const SAMPLE_LEN_MIN: usize = 128 << 10;
+/// One sampled block in so many is held out to judge the dictionary.
+const HELD_OUT: usize = 6;
+/// Zstd learns from pieces of a block: its neighbours in the file do not help it.
+const PIECE_LEN: usize = 1 << 10;
+
+/// Collects a uniform sample of the blocks that an archive will have.
+///
+/// Feed it all records in order, then `train`. A block that is not sampled is only counted.
+/// Memory: at most 2 MiB and one block.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    /// Records whose bytes are expected in all.
+    expected_len: u64,
+    created_ms: u64,
+    random: u64,
+    writer: BlockWriter,
+    /// Bytes of the current block, and whether it is sampled.
+    block_len: usize,
+    sampled: bool,
+    seen_len: u64,
+    kept_len: u64,
+    blocks: Vec<Vec<u8>>,
+    sort_key: Vec<u8>,
+}
+
+impl Sampler {
+    /// `expected_len`: about how many bytes of keys and values will come. `random`: any number.
+    pub(crate) fn new(expected_len: u64, created_ms: u64, random: u64) -> Self {
+        let mut sampler = Self {
+            expected_len,
+            created_ms,
+            random,
+            writer: BlockWriter::new(created_ms),
+            block_len: 0,
+            sampled: false,
+            seen_len: 0,
+            kept_len: 0,
+            blocks: Vec::new(),
+            sort_key: Vec::new(),
+        };
+        sampler.sampled = sampler.draw();
+        sampler
+    }
+
+    /// Whether the next block is part of the sample.
+    fn draw(&mut self) -> bool {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.random ^ self.random >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let drawn = (mixed ^ mixed >> 31) % self.expected_len.max(1);
+        drawn < SAMPLE_LEN_MAX && self.kept_len < SAMPLE_LEN_MAX
+    }
+
+    pub(crate) fn add(&mut self, record: &ColdRecord<'_>) {
+        if record.value.len() > INLINE_VALUE_LEN_MAX {
+            return;
+        }
+        let body_len = record.key.len() + record.value.len();
+        self.seen_len = self.seen_len.saturating_add(body_len as u64);
+        self.block_len = self.block_len.saturating_add(body_len);
+        if self.sampled {
+            self.sort_key.clear();
+            put_sort_key(&mut self.sort_key, record.incarnation, record.key);
+            let entry = Entry {
+                seq: record.seq,
+                deadline_ms: record.deadline_ms,
+                body_crc: record.body_crc,
+                value: EntryValue::Inline(record.value),
+            };
+            self.writer.push(&self.sort_key, &entry);
+        }
+        if self.block_len >= BLOCK_LEN_TARGET {
+            self.end_block();
+        }
+    }
+
+    fn end_block(&mut self) {
+        if self.writer.count() > 0 {
+            let bytes = self.writer.finish().to_vec();
+            self.kept_len = self.kept_len.saturating_add(bytes.len() as u64);
+            self.blocks.push(bytes);
+            self.writer = BlockWriter::new(self.created_ms);
+        }
+        self.block_len = 0;
+        self.sampled = self.draw();
+    }
+
+    /// The dictionary for all that was seen, if it saves 5 % and its own length.
+    pub(crate) fn train(mut self, level: i32) -> Option<Vec<u8>> {
+        self.end_block();
+        train_dictionary(&self.blocks, self.seen_len, level)
+    }
+}
+
+/// Trains on most of the sampled blocks and judges on the rest.
+///
+/// `total_len` is what the archive will hold before compression. Returns the dictionary only when
+/// the archive is expected to be 5 % smaller with it, the dictionary itself included.
+pub(crate) fn train_dictionary(blocks: &[Vec<u8>], total_len: u64, level: i32) -> Option<Vec<u8>> {
+    let held_out = || blocks.iter().step_by(HELD_OUT);
+    let taught = || blocks.iter().enumerate().filter(|(i, _)| i % HELD_OUT != 0).map(|(_, b)| b);
+    if taught().map(Vec::len).sum::<usize>() < SAMPLE_LEN_MIN {
+        return None;
+    }
+    let pieces: Vec<&[u8]> = taught().flat_map(|block| block.chunks(PIECE_LEN)).collect();
+    let dictionary = zstd::dict::from_samples(&pieces, DICTIONARY_LEN_MAX).ok()?;
+    check_dictionary(&dictionary).ok()??;
+    let raw_len = held_out().map(Vec::len).sum::<usize>() as u64;
+    let without = stored_len(held_out(), &[], level)?;
+    let with = stored_len(held_out(), &dictionary, level)?;
+    let whole =
+        |sample: u64| u128::from(sample) * u128::from(total_len) / u128::from(raw_len.max(1));
+    let with = whole(with) + dictionary.len() as u128;
+    (with * 100 <= whole(without) * 95).then_some(dictionary)
+}
+
+/// What the blocks would take in an archive.
+fn stored_len<'a>(
+    blocks: impl Iterator<Item = &'a Vec<u8>>,
+    dictionary: &[u8],
+    level: i32,
+) -> Option<u64> {
+    let mut compressor = Compressor::with_dictionary(level, dictionary).ok()?;
+    let mut total = 0;
+    for block in blocks {
+        total += compressor.compress(block).ok()?.len().min(block.len()) as u64;
+    }
+    Some(total)
+}
