@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the suites of tests share.
+
+#![forbid(unsafe_code)]
