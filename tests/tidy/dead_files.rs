@@ -44,7 +44,7 @@ fn is_root(path: &str) -> bool {
 /// The values of `path = "....rs"`.
 fn named_by_cargo(manifest: &str) -> impl Iterator<Item = &str> {
     let paths = manifest.lines().filter_map(|line| line.trim().strip_prefix("path = \""));
-    paths.filter_map(|rest| rest.strip_suffix('"')).filter(|path| path.ends_with(".rs"))
+    paths.filter_map(|rest| rest.strip_suffix('"')).filter(|path| path.contains(".rs"))
 }
 
 /// The files that the `mod name;` of one file may mean.

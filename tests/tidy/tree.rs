@@ -62,13 +62,14 @@ impl TreeFile {
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
             || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
     }
 }
 
 impl Tree {
     /// Reads the repository that holds this crate.
     pub(crate) fn read() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = repository();
         let mut paths = tracked(&root).unwrap_or_else(|| walked(&root));
         paths.sort();
         let mut files = Vec::new();
@@ -124,6 +125,13 @@ impl Tree {
     }
 }
 
+/// The folder above this crate, as Cargo names it at the run: a build that several checkouts share
+/// must not look at the one that compiled it.
+fn repository() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR"))).join("..")
+}
+
 /// What git tracks or would track; `None` without git.
 fn tracked(root: &Path) -> Option<Vec<String>> {
     let output = Command::new("git")
@@ -162,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_walk_finds_what_git_tracks() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = repository();
         let walked = walked(&root);
         for path in ["engine/src/lib.rs", "tests/tidy/main.rs", "CHANGELOG.md"] {
             assert!(walked.iter().any(|found| found == path), "{path}");
