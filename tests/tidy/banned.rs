@@ -67,8 +67,8 @@ fn find<'a>(text: &'a str, list: &'a [Word]) -> impl Iterator<Item = (usize, &'a
             let before = at.checked_sub(1).map_or(b' ', |i| bytes[i]);
             let last = word.as_bytes()[word.len() - 1];
             let after = bytes.get(at + word.len()).copied().unwrap_or(b' ');
-            let continued = is_word(before) || b".-}$".contains(&before);
-            !continued && !(is_word(last) && is_word(after))
+            let continued = is_word(last) && is_word(after);
+            !(continued || is_word(before) || b".-}$".contains(&before))
         });
         starts.map(move |at| (at, *word, *instead))
     })
