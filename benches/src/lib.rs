@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Benches of Terrace, and its peers behind features.
+
+#![forbid(unsafe_code)]

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The command line of Terrace.
+
+#![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! The bytes of a value, and what they pin: a segment's map, an archive's map, or memory of its own.
+//! The bytes of a value, and what they pin: a segment's map, an archive's map, or own memory.
 //! Knows where the bytes live; knows nothing of keys, tiers or deadlines.
 
 use std::fmt;

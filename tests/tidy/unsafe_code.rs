@@ -1,0 +1,54 @@
+//! Rule: `unsafe` lives in `engine/src/vfs/map.rs` alone; every other crate forbids it at its root.
+//! A crate that lifts it for a foreign library says `deny` at the root and `expect` at the place.
+
+use crate::scan::words;
+use crate::tree::{Finding, Tree};
+
+const HOME: &str = "engine/src/vfs/map.rs";
+
+pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (file, source) in tree.sources() {
+        if file.path.starts_with("engine/src/") {
+            let places = words(&source.code, "unsafe").filter(|_| file.path != HOME);
+            let text = format!("`unsafe`; it lives in {HOME} alone, behind a safe call");
+            findings.extend(places.map(|at| Finding::new(&file.path, source.line(at), &*text)));
+        } else if is_root(&file.path) {
+            let forbids = ["#![forbid(unsafe_code)]", "#![deny(unsafe_code)]"];
+            if !forbids.iter().any(|attribute| source.code.contains(attribute)) {
+                findings.push(Finding::new(&file.path, 1, "lacks `#![forbid(unsafe_code)]`"));
+            }
+        }
+    }
+    findings
+}
+
+/// Roots of libraries and programs, and of test programs that fill a folder; not of fuzz targets,
+/// whose entry point is a macro with `unsafe` in it.
+fn is_root(path: &str) -> bool {
+    let program = path.ends_with("/main.rs") || path.contains("/src/bin/");
+    (path.ends_with("/src/lib.rs") || program) && !path.starts_with("fuzz/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, text: &str) -> usize {
+        check(&Tree::of(&[(path, text)])).len()
+    }
+
+    #[test]
+    fn unsafe_outside_the_map_is_caught() {
+        assert_eq!(found("engine/src/hot/shard.rs", "fn f() { unsafe { g() } }"), 1);
+        assert_eq!(found("engine/src/hot/shard.rs", "// unsafe\n#![deny(unsafe_code)]"), 0);
+        assert_eq!(found(HOME, "fn f() { unsafe { g() } }"), 0);
+    }
+
+    #[test]
+    fn a_crate_that_does_not_forbid_unsafe_is_caught() {
+        assert_eq!(found("cli/src/main.rs", "fn main() {}"), 1);
+        assert_eq!(found("cli/src/main.rs", "#![forbid(unsafe_code)]\nfn main() {}"), 0);
+        assert_eq!(found("cli/src/args.rs", "fn f() {}"), 0);
+    }
+}
