@@ -4,6 +4,7 @@
 mod error;
 mod hash;
 mod ids;
+mod key;
 mod limits;
 mod options;
 mod value;
@@ -16,8 +17,13 @@ mod format;
 mod manifest;
 
 mod cold;
+mod hot;
 mod warm;
 
+mod tiering;
+mod tiers;
+
 pub use error::{Damage, Error, Result};
+pub use key::Key;
 pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
 pub use value::Value;

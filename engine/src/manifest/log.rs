@@ -313,3 +313,9 @@ pub(crate) fn read_file(dir: &dyn Dir, name: &str, len_max: u64) -> std::io::Res
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
+
+/// Whether at least one copy of a generation begins with a sound edit.
+pub(crate) fn generation_is_sound(dir: &dyn Dir, generation: u64) -> Result<bool> {
+    let mut report = ManifestReport::default();
+    Ok(read_generation(dir, generation, &mut report)?.is_some())
+}

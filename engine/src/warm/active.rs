@@ -26,6 +26,7 @@ pub(crate) struct SegmentWriter {
     pub segment: Arc<Segment>,
     map: MapWriter,
     tail: u64,
+    records_end: u64,
     allocated: u64,
     populated: u64,
     /// Records end at or before this offset.
@@ -59,7 +60,16 @@ impl SegmentWriter {
         writer.publish(SEGMENT_HEADER_LEN as u64);
         let segment = Segment::new(header, slot, file, map);
         let tail = SEGMENT_HEADER_LEN as u64;
-        Ok(Self { segment, map: writer, tail, allocated: first, populated: 0, limit, chunk })
+        Ok(Self {
+            segment,
+            map: writer,
+            tail,
+            records_end: tail,
+            allocated: first,
+            populated: 0,
+            limit,
+            chunk,
+        })
     }
 
     /// Whether so many more bytes of records fit.
@@ -119,6 +129,7 @@ impl SegmentWriter {
         self.map.store(body, key);
         self.map.store(body + key.len() as u64, value);
         self.tail += encoded_len(key.len(), value.len());
+        self.records_end = self.tail;
         u32::try_from(offset).unwrap_or(u32::MAX)
     }
 
@@ -144,7 +155,7 @@ impl SegmentWriter {
         &mut self,
         seed: &HashSeed,
     ) -> Result<(SealedFacts, SegmentFooter)> {
-        let records_end = self.segment.map.published().min(self.tail);
+        let records_end = self.records_end;
         let (trailer, first_seq, last_seq) = build_trailer(&self.segment, records_end, seed)?;
         let footer = SegmentFooter {
             records_end,

@@ -6,5 +6,6 @@ pub(crate) mod index;
 pub(crate) mod account;
 pub(crate) mod active;
 pub(crate) mod flush;
+pub(crate) mod recover;
 pub(crate) mod segment;
 pub(crate) mod table;

@@ -1,6 +1,7 @@
 //! The open segments by slot: an immutable table that readers load without a lock.
 //! Knows slots; knows nothing of files, of records, or of who may retire what.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ids::{Location, Slot};
@@ -13,6 +14,8 @@ pub(crate) struct SegmentTable {
     slots: Vec<Option<Arc<Segment>>>,
     /// Where the search for a free slot begins: a slot rests long before it is used again.
     next: usize,
+    /// Slots that were given out and not filled yet.
+    reserved: BTreeSet<usize>,
 }
 
 impl SegmentTable {
@@ -33,19 +36,28 @@ impl SegmentTable {
         let window = (self.iter().count() * 4).clamp(1024, SEGMENT_COUNT_MAX);
         let free = (0..window)
             .map(|step| (self.next + step) % window)
-            .find(|&slot| self.slots.get(slot).is_none_or(Option::is_none))?;
+            .find(|&slot| {
+                self.slots.get(slot).is_none_or(Option::is_none) && !self.reserved.contains(&slot)
+            })?;
         self.next = free + 1;
+        self.reserved.insert(free);
         Some(Slot(u32::try_from(free).ok()?))
     }
 
     pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
         let slot = segment.slot.0 as usize;
+        self.reserved.remove(&slot);
         if slot >= self.slots.len() {
             self.slots.resize(slot + 1, None);
         }
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(segment);
         }
+    }
+
+    /// Takes back a slot that was never filled.
+    pub(crate) fn release(&mut self, slot: Slot) {
+        self.reserved.remove(&(slot.0 as usize));
     }
 
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Arc<Segment>> {

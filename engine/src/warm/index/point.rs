@@ -104,13 +104,31 @@ impl PointIndex {
     pub(crate) fn find<E>(
         &self,
         tag: u32,
+        is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<IndexEntry>, E> {
+        self.look(tag, true, is_match)
+    }
+
+    /// The same without touching it.
+    pub(crate) fn peek<E>(
+        &self,
+        tag: u32,
+        is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<IndexEntry>, E> {
+        self.look(tag, false, is_match)
+    }
+
+    fn look<E>(
+        &self,
+        tag: u32,
+        touch: bool,
         mut is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
     ) -> Result<Option<IndexEntry>, E> {
         loop {
             let view = self.view.load();
             let table = view.table(tag);
             if let Some(found) = table.find(tag, &mut is_match)? {
-                if !found.entry.touched {
+                if touch && !found.entry.touched {
                     table.touch(&found);
                 }
                 return Ok(Some(found.entry));

@@ -1,0 +1,248 @@
+//! One step of movement: what is wanted most now, and who is to be its victim.
+//! Knows budgets, bounds and accounts; the work itself is elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::ids::Location;
+use crate::tiering::Step;
+use crate::tiering::relocate::{Aim, Item};
+use crate::tiers::append::Append;
+use crate::tiers::{Maintenance, Tiers};
+use crate::warm::segment::Segment;
+
+/// Garbage that is never worth moving for: headers, trailers, one open chunk, one small segment.
+const SLACK_LEN: u64 = 2 << 20;
+/// A victim of cleaning has at least this share of garbage, in percent.
+const GARBAGE_PERCENT_MIN: u64 = 8;
+/// Bytes of journal that are worth sealing early.
+const EARLY_SEAL_LEN: u64 = 64 << 10;
+
+/// A sealed segment and what its account says.
+#[derive(Debug, Clone)]
+struct Candidate {
+    segment: Arc<Segment>,
+    len: u64,
+    live: u64,
+}
+
+impl Candidate {
+    fn garbage_percent(&self) -> u64 {
+        100 - (self.live * 100 / self.len.max(1)).min(100)
+    }
+}
+
+impl Tiers {
+    /// Does the most wanted piece of movement. A test calls it until it is idle.
+    pub(crate) fn step(&self) -> Result<Step> {
+        let mut maintenance = self.maintenance.lock();
+        let maintenance = &mut *maintenance;
+        self.check_open()?;
+        let result = self.step_locked(maintenance);
+        match &result {
+            Ok(_) => *self.stuck.lock() = None,
+            Err(error) => *self.stuck.lock() = Some(error.clone()),
+        }
+        self.measure_space();
+        self.relieved.notify_all();
+        result
+    }
+
+    fn step_locked(&self, maintenance: &mut Maintenance) -> Result<Step> {
+        if self.seal_step(maintenance)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if self.spare_step()? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if self.demote_step(maintenance)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if self.clean_step(maintenance)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if self.resolve_step(maintenance)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if self.merge_step(maintenance)? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        self.hot.sweep_expired(self.clock.now_ms(), 1024);
+        self.note_clock()?;
+        Ok(Step::Idle)
+    }
+
+    /// Sealed segments that may be reclaimed, the oldest first.
+    fn candidates(&self, append: &mut Append, maintenance: &Maintenance) -> Vec<Candidate> {
+        let now = self.clock.now_ms();
+        let sealed: Vec<_> =
+            append.table.iter().filter(|segment| segment.sealed().is_some()).cloned().collect();
+        let mut candidates = Vec::new();
+        for segment in sealed {
+            if maintenance.damaged.contains(&segment.id.0) {
+                continue;
+            }
+            let Some(account) = append.account(segment.slot) else { continue };
+            let live = account.live_bytes() - account.expired_bytes(now);
+            let len = segment.sealed().map_or(0, |facts| facts.len);
+            candidates.push(Candidate { segment, len, live });
+        }
+        candidates.sort_by_key(|candidate| candidate.segment.id);
+        candidates
+    }
+
+    /// Demotes the oldest segments while the log or the index is over its share.
+    fn demote_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
+        let budget = self.options.warm_budget;
+        let high = budget - budget / 4;
+        let index_share = self.options.memory_budget / 2;
+        let (warm, candidates) = {
+            let mut append = self.append.lock();
+            let warm = self.warm_allocated(&append);
+            (warm, self.candidates(&mut append, maintenance))
+        };
+        let index_over = self.index.charged_len() > index_share;
+        if warm <= high && !index_over {
+            return Ok(Step::Idle);
+        }
+        let excess = warm.saturating_sub(high).max(budget / 8);
+        let most = excess.min(self.batch_len_max());
+        let mut victims = Vec::new();
+        let mut taken = 0;
+        for candidate in candidates {
+            if taken >= most {
+                break;
+            }
+            taken += candidate.len;
+            victims.push(candidate.segment);
+        }
+        if victims.is_empty() {
+            return Ok(Step::Idle);
+        }
+        self.reclaim(maintenance, &victims, Aim::Demote)?;
+        Ok(Step::Worked)
+    }
+
+    /// Bytes of victims that one batch may take: what movement remembers of each record must fit
+    /// the scratch share of the memory budget.
+    fn batch_len_max(&self) -> u64 {
+        self.options.memory_budget.clamp(4 << 20, 256 << 20)
+    }
+
+    /// Cleans while the log takes more than its bound.
+    fn clean_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
+        let (warm, live, mut candidates) = {
+            let mut append = self.append.lock();
+            let candidates = self.candidates(&mut append, maintenance);
+            let now = self.clock.now_ms();
+            let live = append.live_bytes()
+                - append.accounts.iter().flatten().map(|a| a.expired_bytes(now)).sum::<u64>();
+            (self.warm_allocated(&append), live, candidates)
+        };
+        let all_dead: Vec<_> = candidates
+            .iter()
+            .filter(|candidate| candidate.live == 0)
+            .map(|candidate| Arc::clone(&candidate.segment))
+            .collect();
+        if !all_dead.is_empty() {
+            self.reclaim(maintenance, &all_dead, Aim::Clean)?;
+            return Ok(Step::Worked);
+        }
+        if warm <= live + live / 5 + SLACK_LEN {
+            return self.seal_early(live);
+        }
+        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.garbage_percent()));
+        let mut victims = Vec::new();
+        let mut kept = 0;
+        for candidate in candidates {
+            if candidate.garbage_percent() < GARBAGE_PERCENT_MIN
+                || !victims.is_empty() && kept + candidate.live > self.options.segment_size
+            {
+                break;
+            }
+            kept += candidate.live;
+            victims.push(candidate.segment);
+        }
+        if victims.is_empty() {
+            return self.seal_early(live);
+        }
+        self.reclaim(maintenance, &victims, Aim::Clean)?;
+        Ok(Step::Worked)
+    }
+
+    /// Rolls a journal over that is mostly garbage, or idle while the log is over its bound.
+    fn seal_early(&self, live: u64) -> Result<Step> {
+        let now = self.clock.now_ms();
+        let mut append = self.append.lock();
+        let warm = self.warm_allocated(&append);
+        let len = append.active.tail();
+        let slot = append.active.segment.slot;
+        let Some(account) = append.account(slot) else { return Ok(Step::Idle) };
+        let active_live = account.live_bytes() - account.expired_bytes(now);
+        let garbage = account.record_bytes.saturating_sub(active_live);
+        let over = warm > live + live / 5 + SLACK_LEN;
+        let idle = now.saturating_sub(append.written_ms) > 5000;
+        let mostly_garbage = garbage * 2 > len;
+        if len < EARLY_SEAL_LEN || !(mostly_garbage && (over || active_live == 0 && idle)) {
+            return Ok(Step::Idle);
+        }
+        self.roll(&mut append, 0)?;
+        Ok(Step::Worked)
+    }
+
+    /// Looks the keys of one sealed segment up in the archives and marks older copies dead.
+    fn resolve_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
+        if self.cold.load().entries().is_empty() {
+            return Ok(Step::Idle);
+        }
+        let table = self.segments.load_full();
+        maintenance.resolved.retain(|id| table.iter().any(|segment| segment.id.0 == *id));
+        let next = table.iter().find(|segment| {
+            segment.sealed().is_some()
+                && !maintenance.resolved.contains(&segment.id.0)
+                && !maintenance.damaged.contains(&segment.id.0)
+        });
+        let Some(segment) = next else { return Ok(Step::Idle) };
+        maintenance.resolved.push(segment.id.0);
+        let Ok(trailer) = segment.trailer() else { return Ok(Step::Worked) };
+        for entry in trailer.entries() {
+            let entry = entry.map_err(|e| segment.damage("read trailer", 0, e))?;
+            if entry.superseded || !self.keyspaces.is_current(entry.incarnation) {
+                continue;
+            }
+            let from = Location::new(segment.slot, entry.offset);
+            self.mark_older_dead(&Item { tag: entry.tag, from, touched: false })?;
+        }
+        Ok(Step::Worked)
+    }
+
+    /// Moves until nothing is wanted, or `rounds` steps were taken.
+    pub(crate) fn settle(&self, rounds: u32) -> Result<bool> {
+        for _ in 0..rounds {
+            if self.step()? == Step::Idle {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a flush is due: a second has passed, or 8 MiB were written.
+    pub(crate) fn flush_is_due(&self) -> bool {
+        let append = self.append.lock();
+        let age = self.clock.now_ms().saturating_sub(append.unflushed_since_ms);
+        append.unflushed_since_ms != 0
+            && (age >= crate::limits::UNFLUSHED_AGE_MS
+                || append.unflushed_bytes >= crate::limits::UNFLUSHED_LEN_START)
+    }
+
+    /// Records that the index holds, tombstones included.
+    pub(crate) fn index_count(&self) -> u64 {
+        self.index.count()
+    }
+
+    /// Whether the store is being closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,259 @@
+//! Merging: archives with too much garbage, or too many archives, become one. Live records are
+//! copied, the rest goes; an archive in which everything has expired goes unread.
+//! Knows archives; the log is not touched.
+
+use std::sync::Arc;
+
+use crate::cold::builder::{ArchiveBuilder, NewArchive};
+use crate::cold::cursor::Cursor;
+use crate::cold::dictionary::Sampler;
+use crate::cold::reader::Archive;
+use crate::cold::{ArchiveEntry, ColdRecord};
+use crate::error::{Error, Result};
+use crate::format::manifest::Op;
+use crate::ids::{ArchiveId, Incarnation};
+use crate::limits::ARCHIVE_LEN_MAX;
+use crate::tiering::Step;
+use crate::tiers::{Maintenance, Tiers, bump};
+use crate::vfs::os;
+
+/// Most archives that stand side by side; a lookup asks each one's filter.
+const ARCHIVE_COUNT_MAX: usize = 8;
+/// Garbage, in percent of an archive's records, at which it is rewritten.
+const GARBAGE_PERCENT_MAX: u64 = 20;
+
+/// A record that waits in the merge.
+struct Head {
+    cursor: usize,
+    incarnation: Incarnation,
+    key: Vec<u8>,
+}
+
+impl Tiers {
+    /// Removes expired archives, or merges those that it pays to merge.
+    pub(crate) fn merge_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
+        let set = self.cold.load_full();
+        let now = self.clock.now_ms();
+        let expired: Vec<_> =
+            set.entries().iter().filter(|entry| self.live_bytes_of(entry, now) == 0).cloned().collect();
+        if !expired.is_empty() {
+            self.replace_archives(maintenance, &expired, None)?;
+            return Ok(Step::Worked);
+        }
+        let victims = self.pick(&set.entries().to_vec(), now);
+        if victims.is_empty() {
+            return Ok(Step::Idle);
+        }
+        self.merge(maintenance, &victims, now)?;
+        Ok(Step::Worked)
+    }
+
+    /// Encoded bytes of an archive's records that are neither dead, nor expired as a class, nor of
+    /// an incarnation that ended.
+    pub(crate) fn live_bytes_of(&self, entry: &ArchiveEntry, now_ms: u64) -> u64 {
+        let tables = entry.archive.tables();
+        let mut live = 0;
+        for row in &tables.incarnations {
+            if self.keyspaces.is_current(row.incarnation) {
+                let dead = entry.dead.of_incarnation(row.incarnation).encoded_len;
+                live += row.encoded_len.saturating_sub(dead);
+            }
+        }
+        for (index, row) in tables.classes.iter().enumerate() {
+            if row.end_ms != 0 && row.end_ms <= now_ms && self.keyspaces.is_current(row.incarnation)
+            {
+                let dead = entry.dead.of_class(index).encoded_len;
+                live = live.saturating_sub(row.encoded_len.saturating_sub(dead));
+            }
+        }
+        live
+    }
+
+    fn pick(&self, entries: &[Arc<ArchiveEntry>], now_ms: u64) -> Vec<Arc<ArchiveEntry>> {
+        let total = |entry: &ArchiveEntry| entry.archive.footer().encoded_len.max(1);
+        let garbage = |entry: &Arc<ArchiveEntry>| {
+            100 - self.live_bytes_of(entry, now_ms).min(total(entry)) * 100 / total(entry)
+        };
+        let worst = entries.iter().max_by_key(|entry| garbage(entry));
+        if let Some(worst) = worst
+            && garbage(worst) > GARBAGE_PERCENT_MAX
+        {
+            return vec![Arc::clone(worst)];
+        }
+        if entries.len() <= ARCHIVE_COUNT_MAX {
+            return Vec::new();
+        }
+        let mut by_len = entries.to_vec();
+        by_len.sort_by_key(|entry| entry.archive.file_len());
+        let mut len = 0;
+        by_len.retain(|entry| {
+            len += entry.archive.file_len();
+            len <= ARCHIVE_LEN_MAX
+        });
+        by_len.truncate((entries.len() / 2).max(2));
+        if by_len.len() < 2 { Vec::new() } else { by_len }
+    }
+
+    fn merge(
+        &self,
+        maintenance: &mut Maintenance,
+        victims: &[Arc<ArchiveEntry>],
+        now_ms: u64,
+    ) -> Result<()> {
+        let id = self.manifest.next_file();
+        self.manifest.commit(&vec![Op::DraftArchive { id }])?;
+        let made = match self.write_merged(id, victims, now_ms) {
+            Ok(made) => made,
+            Err(error) => {
+                self.discard_file(id);
+                return Err(error);
+            }
+        };
+        bump(&self.counters.archives_merged, victims.len() as u64);
+        match made {
+            Some(entry) => {
+                bump(&self.counters.archive_bytes, entry.archive.file_len());
+                self.replace_archives(maintenance, victims, Some(entry))
+            }
+            None => {
+                self.discard_file(id);
+                self.replace_archives(maintenance, victims, None)
+            }
+        }
+    }
+
+    /// Copies the live records of the victims in key order; `None` when there were none.
+    fn write_merged(
+        &self,
+        id: u32,
+        victims: &[Arc<ArchiveEntry>],
+        now_ms: u64,
+    ) -> Result<Option<Arc<ArchiveEntry>>> {
+        let level = self.merge_level(victims);
+        let dictionary = self.sample(victims, now_ms, level)?;
+        let new = NewArchive {
+            id: ArchiveId(id),
+            store: self.store,
+            nonce: random()?,
+            created_ms: now_ms,
+            level,
+            seed: self.seed,
+            dictionary,
+        };
+        let mut builder = ArchiveBuilder::new(&*self.archive_dir, new)?;
+        self.each_live(victims, now_ms, |record| builder.add(record))?;
+        if builder.record_count() == 0 {
+            builder.abandon(&*self.archive_dir)?;
+            return Ok(None);
+        }
+        builder.finish()?;
+        self.sync_dirs()?;
+        let archive = Archive::open(&*self.archive_dir, ArchiveId(id), self.store, self.seed)?;
+        Ok(Some(ArchiveEntry::new(archive)))
+    }
+
+    fn merge_level(&self, victims: &[Arc<ArchiveEntry>]) -> i32 {
+        let first = victims.first().and_then(|entry| entry.archive.tables().incarnations.first());
+        first
+            .and_then(|row| self.keyspaces.by_incarnation(row.incarnation))
+            .map_or(3, |keyspace| keyspace.level)
+    }
+
+    fn sample(
+        &self,
+        victims: &[Arc<ArchiveEntry>],
+        now_ms: u64,
+        level: i32,
+    ) -> Result<Option<Vec<u8>>> {
+        let total = victims.iter().map(|entry| entry.archive.footer().encoded_len).sum();
+        let mut sampler = Sampler::new(total, now_ms, random()?);
+        self.each_live(victims, now_ms, |record| {
+            sampler.add(record);
+            Ok(())
+        })?;
+        Ok(sampler.train(level))
+    }
+
+    /// Hands the live records of all victims to `each`, in order of (incarnation, key).
+    fn each_live(
+        &self,
+        victims: &[Arc<ArchiveEntry>],
+        now_ms: u64,
+        mut each: impl FnMut(&ColdRecord<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut cursors: Vec<Cursor> = victims.iter().map(|entry| entry.archive.cursor()).collect();
+        let mut heads: Vec<Head> = Vec::new();
+        for (index, (cursor, entry)) in cursors.iter_mut().zip(victims).enumerate() {
+            heads.extend(self.advance(index, cursor, entry, now_ms, None)?);
+        }
+        while let Some(first) = heads
+            .iter()
+            .enumerate()
+            .min_by(|(_, a), (_, b)| (a.incarnation, &a.key).cmp(&(b.incarnation, &b.key)))
+            .map(|(at, _)| at)
+        {
+            let head = heads.swap_remove(first);
+            let (Some(cursor), Some(entry)) =
+                (cursors.get_mut(head.cursor), victims.get(head.cursor))
+            else {
+                continue;
+            };
+            // The cursor stands on the head's record: it is read again, and handed on.
+            cursor.seek(head.incarnation, &head.key)?;
+            if let Some(found) = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))? {
+                each(&found.record)?;
+            }
+            heads.extend(self.advance(head.cursor, cursor, entry, now_ms, Some(()))?);
+        }
+        Ok(())
+    }
+
+    /// The next live record of a cursor, as a head.
+    fn advance(
+        &self,
+        index: usize,
+        cursor: &mut Cursor,
+        entry: &ArchiveEntry,
+        now_ms: u64,
+        _after: Option<()>,
+    ) -> Result<Option<Head>> {
+        while let Some(found) = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))? {
+            let record = &found.record;
+            let expired = record.deadline_ms != 0 && record.deadline_ms <= now_ms;
+            if !expired && self.keyspaces.is_current(record.incarnation) {
+                let (incarnation, key) = (record.incarnation, record.key.to_vec());
+                return Ok(Some(Head { cursor: index, incarnation, key }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lists the new archive and dooms the old ones in one edit, then tells the readers.
+    fn replace_archives(
+        &self,
+        maintenance: &mut Maintenance,
+        gone: &[Arc<ArchiveEntry>],
+        made: Option<Arc<ArchiveEntry>>,
+    ) -> Result<()> {
+        let mut ops: Vec<Op> = Vec::new();
+        if let Some(entry) = &made {
+            let (id, len) = (entry.archive.id().0, entry.archive.file_len());
+            ops.push(Op::ListArchive { id, len });
+        }
+        ops.extend(gone.iter().map(|entry| Op::Doom { id: entry.archive.id().0 }));
+        ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
+        self.manifest.commit(&ops)?;
+        let ids: Vec<ArchiveId> = gone.iter().map(|entry| entry.archive.id()).collect();
+        let set = self.cold.load().replaced(&ids, made.into_iter().collect());
+        self.cold.store(Arc::new(set));
+        self.moved();
+        self.unlink_doomed(maintenance);
+        Ok(())
+    }
+}
+
+fn random() -> Result<u64> {
+    let bytes = os::random_bytes();
+    let bytes = bytes.map_err(|error| Error::io("draw nonce", "random numbers", error))?;
+    Ok(u64::from_le_bytes(bytes))
+}

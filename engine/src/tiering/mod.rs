@@ -1,0 +1,19 @@
+//! When records move: sealing, cleaning, demotion, merging, expiry, as steps that a worker or a
+//! test calls one at a time. Knows budgets and bounds; knows nothing of the public handles.
+
+pub(crate) mod bits;
+pub(crate) mod decide;
+pub(crate) mod merging;
+pub(crate) mod relocate;
+pub(crate) mod seal;
+pub(crate) mod switch;
+pub(crate) mod workers;
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing is wanted now.
+    Idle,
+    /// Something moved; there may be more to do.
+    Worked,
+}

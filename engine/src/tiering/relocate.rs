@@ -1,0 +1,427 @@
+//! Reclaiming segments: live records go to a survivor segment or to an archive, the rest goes.
+//! Write new, sync, publish in the manifest, switch the index, retire: in this order.
+//!
+//! What was judged dead may be dead because of a record that is not durable yet, so the journal is
+//! flushed through everything visible at the judgement before the edit that makes it final.
+
+use std::sync::Arc;
+
+use crate::cold::builder::{ArchiveBuilder, NewArchive};
+use crate::cold::dictionary::Sampler;
+use crate::cold::reader::Archive;
+use crate::cold::{ArchiveEntry, ColdRecord};
+use crate::error::{Error, Result};
+use crate::format::manifest::Op;
+use crate::format::record::{Record, RecordHeader};
+use crate::format::segment::{SegmentHeader, SegmentKind};
+use crate::ids::{ArchiveId, Location, SegmentId, Slot};
+use crate::manifest::seal_op;
+use crate::tiering::switch::{Destination, Moved};
+use crate::tiers::{Maintenance, Tiers, bump};
+use crate::vfs::os;
+use crate::warm::account::Weight;
+use crate::warm::active::SegmentWriter;
+use crate::warm::segment::Segment;
+
+/// What reclaiming does with live records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// All of them survive in the log.
+    Clean,
+    /// Those that nobody touched go to the archive.
+    Demote,
+}
+
+/// A live record of a victim.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item {
+    pub tag: u32,
+    pub from: Location,
+    pub touched: bool,
+}
+
+/// Everything that was judged about the victims.
+#[derive(Debug, Default)]
+struct Judged {
+    survivors: Vec<Item>,
+    cold: Vec<Item>,
+    /// Tombstones and expired records whose older versions are all marked dead.
+    dropped: Vec<Item>,
+}
+
+/// The files that a reclaiming writes.
+struct Drafts {
+    survivor: Option<(SegmentWriter, u32)>,
+    archive: Option<u32>,
+    bits: Option<u32>,
+    ops: Vec<Op>,
+}
+
+pub(crate) fn weight_of(header: &RecordHeader) -> Weight {
+    Weight {
+        incarnation: header.incarnation,
+        deadline_ms: header.deadline_ms,
+        len: header.encoded_len(),
+        tombstone: header.kind == crate::format::record::RecordKind::Tombstone,
+    }
+}
+
+impl Tiers {
+    /// Reclaims these sealed segments.
+    pub(crate) fn reclaim(
+        &self,
+        maintenance: &mut Maintenance,
+        victims: &[Arc<Segment>],
+        aim: Aim,
+    ) -> Result<()> {
+        let judged = match self.judge(victims, aim) {
+            Ok(judged) => judged,
+            Err(Error::Corrupt(damage)) => {
+                tracing::error!(%damage, "a segment with damage is not reclaimed");
+                maintenance.damaged.extend(victims.iter().map(|segment| segment.id.0));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut drafts = self.draft(&judged)?;
+        let written = self.write_drafts(&judged, &mut drafts, victims);
+        let (moved, archive) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                self.abandon(drafts);
+                if let Error::Corrupt(damage) = &error {
+                    tracing::error!(%damage, "a segment with damage is not reclaimed");
+                    maintenance.damaged.extend(victims.iter().map(|segment| segment.id.0));
+                    return Ok(());
+                }
+                return Err(error);
+            }
+        };
+        let mut ops = std::mem::take(&mut drafts.ops);
+        ops.extend(victims.iter().map(|segment| Op::Doom { id: segment.id.0 }));
+        ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
+        self.manifest.commit(&ops)?;
+        self.publish_files(&drafts, archive.as_ref());
+        self.switch_moved(&moved, archive.as_ref());
+        self.switch_dropped(&judged.dropped);
+        self.retire(maintenance, victims);
+        bump(&self.counters.segments_cleaned, victims.len() as u64);
+        bump(&self.counters.records_demoted, judged.cold.len() as u64);
+        Ok(())
+    }
+
+    /// Reads the victims' trailers and decides about each record that the index names.
+    fn judge(&self, victims: &[Arc<Segment>], aim: Aim) -> Result<Judged> {
+        let now = self.clock.now_ms();
+        let mut judged = Judged::default();
+        for segment in victims {
+            let trailer = segment.trailer()?;
+            for entry in trailer.entries() {
+                let entry = entry.map_err(|e| segment.damage("read trailer", 0, e))?;
+                if entry.superseded {
+                    continue;
+                }
+                let from = Location::new(segment.slot, entry.offset);
+                let named = self.index.peek(entry.tag, |e| Ok::<_, Error>(e.location == from))?;
+                let Some(named) = named else { continue };
+                let item = Item { tag: entry.tag, from, touched: named.touched };
+                let expired = entry.deadline_ms != 0 && entry.deadline_ms <= now;
+                let ended = !self.keyspaces.is_current(entry.incarnation);
+                if entry.tombstone || expired || ended {
+                    judged.dropped.push(item);
+                } else if aim == Aim::Demote && !named.touched {
+                    judged.cold.push(item);
+                } else {
+                    judged.survivors.push(item);
+                }
+            }
+        }
+        if aim == Aim::Demote && judged.survivors.len() > judged.cold.len() {
+            // Everything is warm, and yet something must go: half of it gets no second chance.
+            let keep = judged.survivors.len() / 2;
+            judged.cold.extend(judged.survivors.drain(keep..));
+        }
+        Ok(judged)
+    }
+
+    /// Names all files that will be written in one edit.
+    fn draft(&self, judged: &Judged) -> Result<Drafts> {
+        let mut ops = Vec::new();
+        let survivor = (!judged.survivors.is_empty()).then(|| self.manifest.next_file());
+        let archive = (!judged.cold.is_empty()).then(|| self.manifest.next_file());
+        let witness = !judged.cold.is_empty() || !judged.dropped.is_empty();
+        let bits = witness.then(|| self.manifest.next_file());
+        ops.extend(survivor.map(|id| Op::DraftSegment { id }));
+        ops.extend(archive.map(|id| Op::DraftArchive { id }));
+        ops.extend(bits.map(|id| Op::DraftBits { id }));
+        if !ops.is_empty() {
+            self.manifest.commit(&ops)?;
+        }
+        let mut drafts = Drafts { survivor: None, archive, bits, ops: Vec::new() };
+        if let Some(id) = survivor {
+            match self.create_survivor(id, &judged.survivors) {
+                Ok(writer) => drafts.survivor = Some((writer, id)),
+                Err(error) => {
+                    self.discard_file(id);
+                    self.abandon(drafts);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(drafts)
+    }
+
+    fn create_survivor(&self, id: u32, items: &[Item]) -> Result<SegmentWriter> {
+        let mut len = 0;
+        for item in items {
+            len += self.with_record(item, |_, record| Ok(record.header.encoded_len()))?;
+        }
+        let slot = {
+            let mut append = self.append.lock();
+            self.take_slot(&mut append)?
+        };
+        let header = SegmentHeader {
+            store: self.store,
+            id: SegmentId(id),
+            kind: SegmentKind::Survivor,
+            created_ms: self.clock.now_ms(),
+            nonce: self.draw_nonce()?,
+        };
+        let made = SegmentWriter::create(&*self.dir, &header, slot, len + 4096, 256 << 10);
+        made.inspect_err(|_| self.append.lock().table.release(slot))
+    }
+
+    fn draw_nonce(&self) -> Result<u64> {
+        let nonce = os::random_bytes();
+        let nonce = nonce.map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
+        Ok(u64::from_le_bytes(nonce))
+    }
+
+    /// Hands the record of an item to `read`. The segment cannot be retired meanwhile: movement
+    /// retires segments, and there is one movement at a time.
+    fn with_record<R>(
+        &self,
+        item: &Item,
+        read: impl FnOnce(&Arc<Segment>, &Record<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let table = self.segments.load();
+        let segment = table.of(item.from).ok_or(Error::Closed)?;
+        let record = segment.record(u64::from(item.from.offset))?;
+        read(segment, &record)
+    }
+
+    /// Writes and syncs everything that was drafted, and collects the ops that list it.
+    fn write_drafts(
+        &self,
+        judged: &Judged,
+        drafts: &mut Drafts,
+        victims: &[Arc<Segment>],
+    ) -> Result<(Vec<Moved>, Option<Arc<ArchiveEntry>>)> {
+        let mut moved = Vec::with_capacity(judged.survivors.len() + judged.cold.len());
+        if let Some((writer, id)) = &mut drafts.survivor {
+            self.write_survivor(writer, &judged.survivors, &mut moved)?;
+            let (facts, footer) = writer.write_trailer(&self.seed)?;
+            writer.segment.set_sealed(facts, footer);
+            drafts.ops.push(seal_op(*id, &facts));
+            bump(&self.counters.survivor_bytes, facts.len);
+        }
+        let mut archive = None;
+        if let Some(id) = drafts.archive {
+            let made = self.write_archive(id, &judged.cold, &mut moved)?;
+            drafts.ops.push(Op::ListArchive { id, len: made.archive.file_len() });
+            bump(&self.counters.archive_bytes, made.archive.file_len());
+            archive = Some(made);
+        }
+        for item in &judged.dropped {
+            self.mark_older_dead(item)?;
+        }
+        if let Some(id) = drafts.bits {
+            let len = self.write_bits(id, victims)?;
+            drafts.ops.push(Op::ListBits { id, len });
+            let old = self.manifest.read(crate::manifest::FileSet::bits);
+            drafts.ops.extend(old.map(|id| Op::Doom { id }));
+        }
+        self.sync_dirs()?;
+        self.sync()?;
+        Ok((moved, archive))
+    }
+
+    pub(crate) fn sync_dirs(&self) -> Result<()> {
+        for dir in [&self.dir, &self.archive_dir] {
+            dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
+        }
+        Ok(())
+    }
+
+    fn write_survivor(
+        &self,
+        writer: &mut SegmentWriter,
+        items: &[Item],
+        moved: &mut Vec<Moved>,
+    ) -> Result<()> {
+        let slot = writer.segment.slot;
+        for item in items {
+            self.with_record(item, |segment, record| {
+                record
+                    .check_body()
+                    .map_err(|e| segment.damage("relocate record", u64::from(item.from.offset), e))?;
+                writer.make_room(record.header.encoded_len())?;
+                let header = RecordHeader { more: false, batch: false, ..record.header };
+                let offset = writer.append(&header, record.key, record.value);
+                let to = Destination::Warm(Location::new(slot, offset));
+                moved.push(Moved { item: *item, weight: weight_of(&record.header), to });
+                Ok(())
+            })?;
+        }
+        writer.publish();
+        Ok(())
+    }
+
+    /// Sorts the cold records by key, trains a dictionary, and writes them as one archive.
+    fn write_archive(
+        &self,
+        id: u32,
+        cold: &[Item],
+        moved: &mut Vec<Moved>,
+    ) -> Result<Arc<ArchiveEntry>> {
+        let table = self.segments.load_full();
+        let mut order: Vec<&Item> = cold.iter().collect();
+        let record = |item: &Item| {
+            table.of(item.from).and_then(|segment| segment.record(u64::from(item.from.offset)).ok())
+        };
+        order.sort_by(|a, b| {
+            let rank = |item| record(item).map(|record| (record.header.incarnation, record.key));
+            rank(a).cmp(&rank(b))
+        });
+        let created_ms = self.clock.now_ms();
+        let level = self.level_of(order.first().and_then(|item| record(item)));
+        let total = order.iter().filter_map(|item| record(item)).map(|r| r.header.encoded_len()).sum();
+        let mut sampler = Sampler::new(total, created_ms, self.draw_nonce()?);
+        for item in &order {
+            if let Some(record) = record(item) {
+                sampler.add(&cold_record(&record));
+            }
+        }
+        let dictionary = sampler.train(level);
+        let new = NewArchive {
+            id: ArchiveId(id),
+            store: self.store,
+            nonce: self.draw_nonce()?,
+            created_ms,
+            level,
+            seed: self.seed,
+            dictionary,
+        };
+        let mut builder = ArchiveBuilder::new(&*self.archive_dir, new)?;
+        for (ordinal, item) in (0_u32..).zip(&order) {
+            self.with_record(item, |_, record| {
+                builder.add(&cold_record(record))?;
+                let to = Destination::Cold { ordinal };
+                moved.push(Moved { item: **item, weight: weight_of(&record.header), to });
+                Ok(())
+            })?;
+            self.mark_older_dead(item)?;
+        }
+        builder.finish()?;
+        let archive = Archive::open(&*self.archive_dir, ArchiveId(id), self.store, self.seed)?;
+        Ok(ArchiveEntry::new(archive))
+    }
+
+    fn level_of(&self, record: Option<Record<'_>>) -> i32 {
+        record
+            .and_then(|record| self.keyspaces.by_incarnation(record.header.incarnation))
+            .map_or(3, |keyspace| keyspace.level)
+    }
+
+    /// Marks the archived copy of the item's key dead, if there is one.
+    pub(crate) fn mark_older_dead(&self, item: &Item) -> Result<()> {
+        let cold = self.cold.load();
+        if cold.entries().is_empty() {
+            return Ok(());
+        }
+        self.with_record(item, |_, record| {
+            let header = &record.header;
+            let hash = self.seed.hash(header.incarnation, record.key);
+            cold.mark_dead(hash, header.incarnation, record.key, header.seq)?;
+            Ok(())
+        })
+    }
+
+    /// Removes what was drafted and will not count.
+    fn abandon(&self, drafts: Drafts) {
+        let mut ids: Vec<u32> = drafts.archive.into_iter().chain(drafts.bits).collect();
+        if let Some((writer, id)) = drafts.survivor {
+            self.append.lock().table.release(writer.segment.slot);
+            ids.push(id);
+        }
+        for id in ids {
+            self.discard_file(id);
+        }
+    }
+
+    /// Lets readers find the new files, before the index names them and before anything moves.
+    fn publish_files(&self, drafts: &Drafts, archive: Option<&Arc<ArchiveEntry>>) {
+        if let Some(entry) = archive {
+            let set = self.cold.load().replaced(&[], vec![Arc::clone(entry)]);
+            self.cold.store(Arc::new(set));
+        }
+        if let Some((writer, _)) = &drafts.survivor {
+            let segment = Arc::clone(&writer.segment);
+            let mut append = self.append.lock();
+            append.open_account(segment.slot, segment.created_ms);
+            let slot: Slot = segment.slot;
+            append.table.insert(segment);
+            if let Some(account) = append.account(slot) {
+                account.record_bytes = writer.segment.records_end()
+                    - crate::format::segment::SEGMENT_HEADER_LEN as u64;
+            }
+            self.publish_table(&append);
+        }
+    }
+
+    /// No new reader finds the victims; their files go, their maps stay while somebody holds them.
+    fn retire(&self, maintenance: &mut Maintenance, victims: &[Arc<Segment>]) {
+        {
+            let mut append = self.append.lock();
+            for segment in victims {
+                append.table.remove(segment.slot);
+                append.close_account(segment.slot);
+            }
+            self.publish_table(&append);
+        }
+        self.unlink_doomed(maintenance);
+    }
+
+    /// Unlinks what the manifest says is doomed; the next edit records that it was seen.
+    pub(crate) fn unlink_doomed(&self, maintenance: &mut Maintenance) {
+        let doomed: Vec<(u32, String)> = self.manifest.read(|set| {
+            use crate::manifest::FileState::{DoomedArchive, DoomedBits, DoomedSegment};
+            let doomed = |state| matches!(state, DoomedArchive | DoomedBits | DoomedSegment);
+            let doomed = set.files.iter().filter(|(_, state)| doomed(**state));
+            doomed.map(|(&id, state)| (id, state.name(id))).collect()
+        });
+        for (id, name) in doomed {
+            if maintenance.gone.contains(&id) {
+                continue;
+            }
+            let dir = if name.ends_with(".arc") { &self.archive_dir } else { &self.dir };
+            match dir.unlink(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(file = name, %error, "a retired file stays for now");
+                }
+                _ => maintenance.gone.push(id),
+            }
+        }
+    }
+}
+
+fn cold_record<'a>(record: &Record<'a>) -> ColdRecord<'a> {
+    ColdRecord {
+        incarnation: record.header.incarnation,
+        key: record.key,
+        seq: record.header.seq,
+        deadline_ms: record.header.deadline_ms,
+        body_crc: record.header.body_crc,
+        value: record.value,
+    }
+}

@@ -1,0 +1,114 @@
+//! Pointing the index at where records went, a few at a time under the append lock.
+//! A record that was superseded meanwhile stays as it is: its copy is dead on arrival.
+
+use std::sync::Arc;
+
+use crate::cold::ArchiveEntry;
+use crate::error::Error;
+use crate::ids::Location;
+use crate::tiering::relocate::{Item, weight_of};
+use crate::tiers::append::Append;
+use crate::tiers::{Tiers, bump};
+use crate::warm::account::Weight;
+
+/// Records switched for each time the append lock is taken.
+const CHUNK: usize = 128;
+
+/// Where a record went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Destination {
+    Warm(Location),
+    Cold { ordinal: u32 },
+}
+
+/// A record and where it went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moved {
+    pub item: Item,
+    pub weight: Weight,
+    pub to: Destination,
+}
+
+impl Tiers {
+    pub(crate) fn switch_moved(&self, moved: &[Moved], archive: Option<&Arc<ArchiveEntry>>) {
+        for chunk in moved.chunks(CHUNK) {
+            let mut append = self.append.lock();
+            self.moved();
+            for one in chunk {
+                self.switch_one(&mut append, one, archive);
+            }
+        }
+    }
+
+    fn switch_one(&self, append: &mut Append, one: &Moved, archive: Option<&Arc<ArchiveEntry>>) {
+        let Item { tag, from, .. } = one.item;
+        let found = self
+            .index
+            .find_for_change(&append.index, tag, |entry| Ok::<_, Error>(entry.location == from))
+            .unwrap_or(None);
+        match (found, one.to) {
+            (Some(found), Destination::Warm(to)) => {
+                self.index.replace(&mut append.index, &found, to, found.entry().tombstone);
+                append.kill(from, &one.weight);
+                if let Some(account) = append.account(to.slot) {
+                    account.revive(&one.weight);
+                }
+            }
+            (Some(found), Destination::Cold { .. }) => {
+                self.remove_entry(append, &found);
+                append.kill(from, &one.weight);
+            }
+            (None, Destination::Cold { ordinal }) => {
+                if let Some(entry) = archive {
+                    let Weight { incarnation, deadline_ms, len, .. } = one.weight;
+                    entry.dead.mark(ordinal, incarnation, deadline_ms, len);
+                }
+            }
+            (None, Destination::Warm(_)) => {}
+        }
+    }
+
+    fn remove_entry(
+        &self,
+        append: &mut Append,
+        found: &crate::warm::index::point::IndexFound,
+    ) {
+        if let Err(error) = self.index.remove(&mut append.index, found) {
+            tracing::warn!(%error, "the index could not shrink");
+        }
+    }
+
+    /// Removes tombstones and expired records from the index.
+    pub(crate) fn switch_dropped(&self, dropped: &[Item]) {
+        for chunk in dropped.chunks(CHUNK) {
+            let mut append = self.append.lock();
+            self.moved();
+            for item in chunk {
+                self.drop_one(&mut append, item);
+            }
+        }
+    }
+
+    fn drop_one(&self, append: &mut Append, item: &Item) {
+        let found = self
+            .index
+            .find_for_change(&append.index, item.tag, |e| Ok::<_, Error>(e.location == item.from))
+            .unwrap_or(None);
+        let Some(found) = found else { return };
+        let weight = append.table.of(item.from).and_then(|segment| {
+            segment.record(u64::from(item.from.offset)).ok().map(|record| weight_of(&record.header))
+        });
+        self.remove_entry(append, &found);
+        let Some(weight) = weight else { return };
+        let current = self.keyspaces.by_incarnation(weight.incarnation);
+        if let Some(keyspace) = current {
+            append.kill(item.from, &weight);
+            if !weight.tombstone {
+                keyspace.count_by(-1);
+                bump(&self.counters.records_expired, 1);
+            }
+        } else if weight.tombstone {
+            append.kill(item.from, &weight);
+        }
+    }
+}

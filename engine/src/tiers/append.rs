@@ -1,0 +1,251 @@
+//! The tail of the log: the active segment, those that wait to be sealed, and the accounts.
+//! Everything here stands behind the append lock. Knows nothing of readers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::format::manifest::Op;
+use crate::format::segment::{SegmentHeader, SegmentKind};
+use crate::ids::{Location, SegmentId, Seq, Slot};
+use crate::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
+use crate::tiers::Tiers;
+use crate::vfs::os;
+use crate::warm::account::{SegmentAccount, Weight};
+use crate::warm::active::SegmentWriter;
+use crate::warm::flush::DirtyRange;
+use crate::warm::index::point::IndexWriter;
+use crate::warm::table::SegmentTable;
+
+/// State behind the append lock.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub index: IndexWriter,
+    pub active: SegmentWriter,
+    /// The next journal segment, made ready by a worker.
+    pub spare: Option<SegmentWriter>,
+    /// Full journal segments, each with its last `seq`, in order.
+    pub closed: VecDeque<(SegmentWriter, Seq)>,
+    /// Attached segments, each with the `seq` of its attach record.
+    pub attached: VecDeque<(SegmentWriter, Seq)>,
+    /// Ended incarnations that the manifest does not know yet.
+    pub ended: VecDeque<(Seq, Op)>,
+    pub table: SegmentTable,
+    pub accounts: Vec<Option<SegmentAccount>>,
+    pub last_seq: Seq,
+    dirty: Vec<DirtyRange>,
+    /// The active segment was synced, or is being synced, up to here.
+    flushed_tail: u64,
+    pub unflushed_bytes: u64,
+    pub unflushed_since_ms: u64,
+    /// When the last record was appended.
+    pub written_ms: u64,
+}
+
+impl Append {
+    pub(crate) fn new(
+        index: IndexWriter,
+        active: SegmentWriter,
+        table: SegmentTable,
+        accounts: Vec<Option<SegmentAccount>>,
+        last_seq: Seq,
+    ) -> Self {
+        let mut this = Self {
+            index,
+            active,
+            spare: None,
+            closed: VecDeque::new(),
+            attached: VecDeque::new(),
+            ended: VecDeque::new(),
+            table,
+            accounts,
+            last_seq,
+            dirty: Vec::new(),
+            flushed_tail: 0,
+            unflushed_bytes: 0,
+            unflushed_since_ms: 0,
+            written_ms: 0,
+        };
+        let segment = Arc::clone(&this.active.segment);
+        this.open_account(segment.slot, segment.created_ms);
+        this.table.insert(segment);
+        this
+    }
+
+    pub(crate) fn open_account(&mut self, slot: Slot, created_ms: u64) {
+        let slot = slot.0 as usize;
+        if slot >= self.accounts.len() {
+            self.accounts.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.accounts.get_mut(slot) {
+            *place = Some(SegmentAccount::new(created_ms));
+        }
+    }
+
+    pub(crate) fn close_account(&mut self, slot: Slot) {
+        if let Some(place) = self.accounts.get_mut(slot.0 as usize) {
+            *place = None;
+        }
+    }
+
+    pub(crate) fn account(&mut self, slot: Slot) -> Option<&mut SegmentAccount> {
+        self.accounts.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    /// The newest record of a key is no longer the one at `location`.
+    pub(crate) fn kill(&mut self, location: Location, weight: &Weight) {
+        if let Some(account) = self.account(location.slot) {
+            account.kill(weight);
+        }
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.accounts.iter().flatten().map(SegmentAccount::live_bytes).sum()
+    }
+
+    pub(crate) fn note_dirty(&mut self, range: DirtyRange) {
+        self.dirty.push(range);
+    }
+
+    pub(crate) fn take_dirty(&mut self) -> (Vec<DirtyRange>, Seq) {
+        let mut ranges = std::mem::take(&mut self.dirty);
+        ranges.extend(self.active_dirty());
+        self.flushed_tail = self.active.tail();
+        self.unflushed_bytes = 0;
+        self.unflushed_since_ms = 0;
+        (ranges, self.last_seq)
+    }
+
+    fn active_dirty(&self) -> Option<DirtyRange> {
+        let (from, to) = (self.flushed_tail, self.active.tail());
+        (to > from).then(|| DirtyRange { segment: Arc::clone(&self.active.segment), from, to })
+    }
+
+    /// Puts `next` in the place of the active segment, which now waits to be sealed.
+    fn swap_active(&mut self, next: SegmentWriter) {
+        self.dirty.extend(self.active_dirty());
+        self.flushed_tail = 0;
+        let segment = Arc::clone(&next.segment);
+        self.open_account(segment.slot, segment.created_ms);
+        self.table.insert(segment);
+        let full = std::mem::replace(&mut self.active, next);
+        self.closed.push_back((full, self.last_seq));
+    }
+}
+
+/// Bytes that a new segment may hold, for a store with so many live bytes.
+pub(crate) fn segment_target(live_bytes: u64, segment_size: u64, warm_budget: u64) -> u64 {
+    let most = segment_size.min(warm_budget / 8).clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX);
+    (live_bytes / 32).clamp(SEGMENT_LEN_MIN, most)
+}
+
+fn chunk_len(limit: u64) -> u64 {
+    (limit / 16).clamp(256 << 10, 4 << 20).next_multiple_of(4096)
+}
+
+impl Tiers {
+    /// Makes a segment ready for records: named in the manifest, created, header and name durable.
+    pub(crate) fn create_segment(
+        &self,
+        kind: SegmentKind,
+        slot: Slot,
+        limit: u64,
+    ) -> Result<SegmentWriter> {
+        let id = self.manifest.next_file();
+        self.manifest.commit(&vec![match kind {
+            SegmentKind::Survivor => Op::DraftSegment { id },
+            _ => Op::OpenSegment { id, kind: kind as u8 },
+        }])?;
+        let nonce = os::random_bytes()
+            .map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
+        let header = SegmentHeader {
+            store: self.store,
+            id: SegmentId(id),
+            kind,
+            created_ms: self.clock.now_ms(),
+            nonce: u64::from_le_bytes(nonce),
+        };
+        let made = SegmentWriter::create(&*self.dir, &header, slot, limit, chunk_len(limit))
+            .and_then(|writer| {
+                writer.sync()?;
+                let synced = self.dir.sync();
+                synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
+                Ok(writer)
+            });
+        if made.is_err() {
+            self.discard_file(id);
+        }
+        made
+    }
+
+    /// Takes a slot for a segment that is about to be made.
+    pub(crate) fn take_slot(&self, append: &mut Append) -> Result<Slot> {
+        append.table.free_slot().ok_or(Error::Full {
+            doing: "create segment",
+            what: "table of segments",
+            used: self.segments.load().iter().count() as u64,
+            limit: crate::limits::SEGMENT_COUNT_MAX as u64,
+        })
+    }
+
+    /// A journal segment with room for at least `len` bytes of records.
+    pub(crate) fn create_journal(&self, slot: Slot, live_bytes: u64, len: u64) -> Result<SegmentWriter> {
+        let (size, budget) = (self.options.segment_size, self.options.warm_budget);
+        let limit = segment_target(live_bytes, size, budget).max(len + 4096);
+        self.create_segment(SegmentKind::Journal, slot, limit)
+    }
+
+    /// Rolls the journal over to the spare, or to a segment made here and now.
+    pub(crate) fn roll(&self, append: &mut Append, len: u64) -> Result<()> {
+        let spare = append.spare.take_if(|spare| spare.fits(len));
+        let next = match spare {
+            Some(spare) => spare,
+            None => {
+                let slot = self.take_slot(append)?;
+                let made = self.create_journal(slot, append.live_bytes(), len);
+                made.inspect_err(|_| append.table.release(slot))?
+            }
+        };
+        append.swap_active(next);
+        self.segments.store(Arc::new(append.table.clone()));
+        self.nudge();
+        Ok(())
+    }
+
+    /// Removes the file of a number that will never count. What fails here is done at the next open.
+    pub(crate) fn discard_file(&self, id: u32) {
+        let state = self.manifest.read(|set| set.files.get(&id).copied());
+        let Some(state) = state else { return };
+        let name = state.name(id);
+        let dir = if name.ends_with(".arc") { &self.archive_dir } else { &self.dir };
+        match dir.unlink(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(file = name, %error, "a file that no longer counts stays for now");
+            }
+            _ => {
+                if let Err(error) = self.manifest.commit(&vec![Op::Gone { id }]) {
+                    tracing::warn!(file = name, %error, "an unlink was not recorded");
+                }
+            }
+        }
+    }
+
+    /// Bytes that the log's files take, as far as their writers know.
+    pub(crate) fn warm_allocated(&self, append: &Append) -> u64 {
+        let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
+        let open: u64 =
+            open.chain([&append.active]).chain(&append.spare).map(SegmentWriter::allocated).sum();
+        let sealed = append.table.iter().filter_map(|segment| segment.sealed());
+        open + sealed.map(|facts| facts.len.next_multiple_of(4096)).sum::<u64>()
+    }
+
+    /// Publishes the writer's table to the readers.
+    pub(crate) fn publish_table(&self, append: &Append) {
+        self.segments.store(Arc::new(append.table.clone()));
+    }
+
+    pub(crate) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,309 @@
+//! The journal after an unclean end: where the tail is cut, what is rot, and what survives.
+//! Everything that survives is copied to fresh, synced segments, listed together with the cut in
+//! one edit; only then does the old tail go. Knows nothing of the index.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::cursor::{FieldError, Fields};
+use crate::format::manifest::Op;
+use crate::format::record::{Record, RecordKind};
+use crate::format::segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
+use crate::ids::{SegmentId, Seq, Slot};
+use crate::manifest::{FileSet, FileState, seal_op};
+use crate::tiers::recover::Opened;
+use crate::vfs::os;
+use crate::warm::active::{SegmentWriter, walk_records};
+use crate::warm::recover::{Scan, scan};
+use crate::warm::segment::{Segment, open_mapped};
+
+/// An unsealed journal segment and what a walk over it found.
+struct Tail {
+    segment: Arc<Segment>,
+    scan: Scan,
+}
+
+impl Opened {
+    /// Brings the unsealed journal to an end. `strict` refuses a hole below the durable watermark.
+    pub(crate) fn finish_journal(&mut self, strict: bool, created_ms: u64) -> Result<()> {
+        let set = self.manifest.read(Clone::clone);
+        let attached = self.open_all(&set, SegmentKind::Attached)?;
+        let tails = self.scan_tails(&set, &attached)?;
+        let (kept, cut, next) = self.contiguous(&set, &tails, strict)?;
+        let mut ops = Vec::new();
+        for (tail, end) in &kept {
+            self.save(&tail.segment, *end, &attached, created_ms, &mut ops)?;
+        }
+        let synced = self.dir.sync();
+        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
+        for (&id, state) in &set.files {
+            if matches!(state, FileState::OpenSegment(_)) {
+                ops.push(Op::Doom { id });
+            }
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(cut = cut.0, next = next.0, segments = kept.len(), "journal finished");
+        ops.push(Op::JournalAt { seq: next.0 });
+        self.manifest.commit(&ops)
+    }
+
+    /// Opens the unsealed segments of one kind whose header is sound.
+    fn open_all(
+        &mut self,
+        set: &FileSet,
+        kind: SegmentKind,
+    ) -> Result<BTreeMap<u32, Arc<Segment>>> {
+        let mut opened = BTreeMap::new();
+        for (&id, state) in &set.files {
+            if *state != FileState::OpenSegment(kind) {
+                continue;
+            }
+            if let Some(segment) = self.open_unsealed(SegmentId(id))? {
+                opened.insert(id, segment);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// A file that was named and never finished holds nothing; a header that went bad over records
+    /// is damage.
+    fn open_unsealed(&mut self, id: SegmentId) -> Result<Option<Arc<Segment>>> {
+        let name = id.to_string();
+        let len = match self.dir.open(&name).and_then(|file| file.len()) {
+            Ok(len) => len,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open segment", self.dir.path().join(&name), error)),
+        };
+        if len < SEGMENT_HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        match open_mapped(&*self.dir, self.facts.store, id, len) {
+            Ok((header, file, map)) => Ok(Some(Segment::new(&header, Slot(0), file, map))),
+            Err(Error::Corrupt(damage)) => {
+                if self.holds_bytes(&name)? {
+                    self.report.damage.push(*damage);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn holds_bytes(&self, name: &str) -> Result<bool> {
+        let io = |error| Error::io("open segment", self.dir.path().join(name), error);
+        let file = self.dir.open(name).map_err(io)?;
+        let len = file.len().map_err(io)?.min(4096);
+        let mut head = vec![0; usize::try_from(len).unwrap_or(0)];
+        file.read_exact_at(&mut head, 0).map_err(io)?;
+        Ok(head.get(SEGMENT_HEADER_LEN..).is_some_and(|rest| rest.iter().any(|&byte| byte != 0)))
+    }
+
+    fn scan_tails(
+        &mut self,
+        set: &FileSet,
+        attached: &BTreeMap<u32, Arc<Segment>>,
+    ) -> Result<Vec<Tail>> {
+        let journals = self.open_all(set, SegmentKind::Journal)?;
+        let mut tails: Vec<Tail> = journals
+            .into_values()
+            .map(|segment| {
+                let scan = scan(&segment, |record, previous| {
+                    check_attached(record, previous, attached)
+                });
+                Tail { segment, scan }
+            })
+            .collect();
+        tails.sort_by_key(|tail| tail.scan.first_seq.unwrap_or(Seq(u64::MAX)));
+        Ok(tails)
+    }
+
+    /// The segments up to the first gap, each with the end of what is kept; the cut; where the
+    /// journal goes on. A gap at or below the durable watermark is damage.
+    fn contiguous<'t>(
+        &mut self,
+        set: &FileSet,
+        tails: &'t [Tail],
+        strict: bool,
+    ) -> Result<(Vec<(&'t Tail, u64)>, Seq, Seq)> {
+        let before = Seq(set.journal_at.0.saturating_sub(1));
+        let watermark = tails.iter().map(|tail| tail.scan.watermark).max().unwrap_or(before);
+        let highest = tails.iter().map(|tail| tail.scan.highest_seq).max().unwrap_or(before);
+        let mut kept = Vec::new();
+        let mut last = before;
+        let mut broken = false;
+        for tail in tails {
+            let Some(first) = tail.scan.first_seq else {
+                broken |= tail.scan.hole;
+                continue;
+            };
+            if first <= last {
+                // An older copy of what is already sealed.
+                continue;
+            }
+            let gap = first != last.next() || broken;
+            if gap && first > watermark.next() {
+                break;
+            }
+            kept.push((tail, tail.scan.end));
+            last = last.max(tail.scan.last_seq);
+            broken = tail.scan.hole || tail.scan.highest_seq > tail.scan.last_seq;
+            if gap {
+                self.report_gap(tail, first, last);
+            }
+        }
+        self.report.tail_bytes_cut += tails
+            .iter()
+            .map(|tail| tail.segment.records_end().saturating_sub(tail.scan.end))
+            .sum::<u64>();
+        if last < watermark {
+            let name = tails.first().map_or_else(String::new, |tail| tail.segment.id.to_string());
+            let error = FieldError::new("records", format_args!("up to seq {last:?}"), watermark.0);
+            self.report.damage.push(error.at("finish journal", &name, 0));
+        }
+        if strict && !self.report.damage.is_empty() {
+            let damage = std::mem::take(&mut self.report.damage);
+            return Err(Error::Damaged { path: self.dir.path(), damage });
+        }
+        Ok((kept, last, highest.max(last).next()))
+    }
+
+    fn report_gap(&mut self, tail: &Tail, first: Seq, last: Seq) {
+        let error = FieldError::new("seq", first.0, last.next().0);
+        let name = tail.segment.id.to_string();
+        self.report.damage.push(error.at("finish journal", &name, SEGMENT_HEADER_LEN as u64));
+    }
+
+    /// Copies what is kept of one segment, and of those attached to it, to fresh sealed segments.
+    fn save(
+        &mut self,
+        segment: &Arc<Segment>,
+        end: u64,
+        attached: &BTreeMap<u32, Arc<Segment>>,
+        created_ms: u64,
+        ops: &mut Vec<Op>,
+    ) -> Result<()> {
+        let mut others = Vec::new();
+        let mut clears = Vec::new();
+        walk_records(segment, end, |_, record| {
+            match record.header.kind {
+                RecordKind::Attach => others.extend(attach_fields(record)),
+                RecordKind::Clear => clears.push(clear_fields(record)),
+                RecordKind::Put | RecordKind::Tombstone => {}
+            }
+            Ok(())
+        })?;
+        self.copy_sealed(segment, end, created_ms, ops)?;
+        for (id, _, records_end) in others {
+            if let Some(other) = attached.get(&id) {
+                self.copy_sealed(other, records_end, created_ms, ops)?;
+            }
+        }
+        for (ended, next, seq) in clears.into_iter().flatten() {
+            let keyspaces = self.manifest.read(|set| set.keyspaces.clone());
+            let known = keyspaces.values().find(|keyspace| {
+                keyspace.incarnation == ended || clears_since(ops, &keyspace.name) == Some(ended)
+            });
+            let Some(mut facts) = known.cloned() else { continue };
+            if next == 0 {
+                ops.push(Op::DropKeyspace { name: facts.name, incarnation: ended, seq });
+            } else {
+                (facts.incarnation, facts.seq) = (next, seq);
+                ops.push(Op::SetKeyspace(facts));
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_sealed(
+        &mut self,
+        source: &Arc<Segment>,
+        end: u64,
+        created_ms: u64,
+        ops: &mut Vec<Op>,
+    ) -> Result<()> {
+        let id = self.manifest.next_file();
+        self.manifest.commit(&vec![Op::DraftSegment { id }])?;
+        let nonce = os::random_bytes()
+            .map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
+        let header = SegmentHeader {
+            store: self.facts.store,
+            id: SegmentId(id),
+            kind: SegmentKind::Survivor,
+            created_ms,
+            nonce: u64::from_le_bytes(nonce),
+        };
+        let mut writer = SegmentWriter::create(&*self.dir, &header, Slot(0), end + 4096, 1 << 20)?;
+        walk_records(source, end, |offset, record| {
+            if !matches!(record.header.kind, RecordKind::Put | RecordKind::Tombstone) {
+                return Ok(());
+            }
+            source.check_body(u64::from(offset), record)?;
+            writer.make_room(record.header.encoded_len())?;
+            let header =
+                crate::format::record::RecordHeader { more: false, batch: false, ..record.header };
+            writer.append(&header, record.key, record.value);
+            Ok(())
+        })?;
+        writer.publish();
+        if writer.is_empty() {
+            ops.push(Op::Doom { id });
+            return Ok(());
+        }
+        let (facts, _) = writer.write_trailer(&self.seed())?;
+        ops.push(seal_op(id, &facts));
+        Ok(())
+    }
+}
+
+/// The incarnation that ops already queued give a name.
+fn clears_since(ops: &[Op], name: &str) -> Option<u32> {
+    ops.iter().rev().find_map(|op| match op {
+        Op::SetKeyspace(facts) if facts.name == name => Some(facts.incarnation),
+        _ => None,
+    })
+}
+
+/// Segment, record count and records end of an attach record.
+fn attach_fields(record: &Record<'_>) -> Option<(u32, u32, u64)> {
+    let mut fields = Fields::new(record.value);
+    let id = fields.u32("segment").ok()?;
+    let count = fields.u32("record count").ok()?;
+    let records_end = fields.u64("records end").ok()?;
+    fields.finish("attach end").ok()?;
+    Some((id, count, records_end))
+}
+
+/// Ended and next incarnation of a clear record.
+fn clear_fields(record: &Record<'_>) -> Option<(u32, u32, u64)> {
+    let next = Fields::new(record.value).u32("next incarnation").ok()?;
+    Some((record.header.incarnation.0, next, record.header.seq.0))
+}
+
+/// The first `seq` of the attached records when all of them are sound and end at the record's own.
+fn check_attached(
+    record: &Record<'_>,
+    previous: Option<Seq>,
+    attached: &BTreeMap<u32, Arc<Segment>>,
+) -> Option<Seq> {
+    let (id, count, records_end) = attach_fields(record)?;
+    let segment = attached.get(&id)?;
+    let first = Seq(record.header.seq.0.checked_sub(u64::from(count))?.checked_add(1)?);
+    if previous.is_some_and(|previous| previous.next() != first) {
+        return None;
+    }
+    let mut expected = first;
+    let walked = walk_records(segment, records_end, |offset, record| {
+        segment.check_body(u64::from(offset), record)?;
+        if record.header.seq != expected {
+            let found = record.header.seq.0;
+            let error = FieldError::new("seq", found, expected.0);
+            return Err(segment.damage("read attached record", u64::from(offset), error).into());
+        }
+        expected = expected.next();
+        Ok(())
+    });
+    (walked.is_ok() && expected == record.header.seq.next()).then_some(first)
+}

@@ -1,0 +1,164 @@
+//! The three tiers as one store: what they share, and the order of the locks.
+//! Knows how a record is found and written; knows nothing of when records move.
+//!
+//! Lock order, outermost first:
+//! 1. `maintenance`: one movement at a time. Held across I/O, never by a read or a put.
+//! 2. `append`: the tail of the journal, the index's writer, the accounts. Never held across a
+//!    flush or a closure of a user; a manifest edit runs under it only when no spare is ready.
+//! 3. a shard of the hot tier.
+//! 4. leaves: `pending`, keyspaces, the manifest, the flusher, `pressure`.
+
+pub(crate) mod append;
+pub(crate) mod journal;
+pub(crate) mod keyspaces;
+pub(crate) mod open;
+pub(crate) mod read;
+pub(crate) mod recover;
+pub(crate) mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::cold::ArchiveSet;
+use crate::error::{Damage, Error, Result};
+use crate::hash::{HashSeed, KeyHash};
+use crate::hot::HotTier;
+use crate::ids::{Location, Seq};
+use crate::manifest::log::ManifestLog;
+use crate::options::Options;
+use crate::tiers::append::Append;
+use crate::tiers::keyspaces::Keyspaces;
+use crate::vfs::clock::Clock;
+use crate::vfs::{Dir, Lock, os};
+use crate::warm::flush::{DirtyRange, Flusher};
+use crate::warm::index::point::PointIndex;
+use crate::warm::table::SegmentTable;
+
+/// Figures that only ever rise.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub puts: AtomicU64,
+    pub deletes: AtomicU64,
+    pub hot_hits: AtomicU64,
+    pub warm_hits: AtomicU64,
+    pub cold_hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub user_bytes: AtomicU64,
+    pub journal_bytes: AtomicU64,
+    pub survivor_bytes: AtomicU64,
+    pub archive_bytes: AtomicU64,
+    pub segments_cleaned: AtomicU64,
+    pub records_demoted: AtomicU64,
+    pub records_expired: AtomicU64,
+    pub archives_merged: AtomicU64,
+    pub put_waits: AtomicU64,
+}
+
+/// Adds to one figure.
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// The old versions of a batch that is being entered into the index and is not visible yet.
+#[derive(Debug, Default)]
+pub(crate) struct PendingBatch {
+    pub old: HashMap<KeyHash, Option<Location>>,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenReport {
+    pub foreign: Vec<String>,
+    pub damage: Vec<Damage>,
+    pub tail_bytes_cut: u64,
+}
+
+/// What movement works with; the lock that holds it admits one movement at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Maintenance {
+    /// Files whose unlink was seen; the next edit says so.
+    pub gone: Vec<u32>,
+    /// Segments that hold a damaged record: never reclaimed, so that nothing sound is lost.
+    pub damaged: Vec<u32>,
+    /// Segments whose records were looked up in the archives.
+    pub resolved: Vec<u32>,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    // Constant after opening.
+    pub options: Options,
+    pub dir: Arc<dyn Dir>,
+    pub archive_dir: Arc<dyn Dir>,
+    pub store: [u8; 16],
+    pub seed: HashSeed,
+    pub pid: u32,
+    pub report: OpenReport,
+    // With synchronization of their own.
+    pub clock: Clock,
+    pub manifest: ManifestLog,
+    pub keyspaces: Keyspaces,
+    pub hot: HotTier,
+    pub index: PointIndex,
+    pub segments: ArcSwap<SegmentTable>,
+    pub cold: ArcSwap<ArchiveSet>,
+    pub flusher: Flusher,
+    pub counters: Counters,
+    pub visible: AtomicU64,
+    /// Allocated bytes of the log and of all files, as of the last roll or movement.
+    pub warm_len: AtomicU64,
+    pub disk_len: AtomicU64,
+    /// Rises before index entries are removed, so that a miss can be told from a move.
+    pub moves: AtomicU64,
+    pub closed: AtomicBool,
+    // Protected, in the order above.
+    pub maintenance: Mutex<Maintenance>,
+    pub append: Mutex<Append>,
+    pub pending: RwLock<PendingBatch>,
+    /// Why movement last failed, while it keeps failing: puts that must wait for it fail instead.
+    pub stuck: Mutex<Option<Error>>,
+    /// Wakes puts that wait for space and workers that wait for work.
+    pub pressure: Mutex<u64>,
+    pub relieved: Condvar,
+    pub wanted: Condvar,
+    pub lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl Tiers {
+    /// Fails after `close` and in the child of a fork.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) || os::process_id() != self.pid {
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn visible(&self) -> Seq {
+        Seq(self.visible.load(Ordering::Acquire))
+    }
+
+    /// Returns when everything that is visible now is on stable storage.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.flush_through(self.visible())
+    }
+
+    pub(crate) fn flush_through(&self, seq: Seq) -> Result<()> {
+        self.flusher.flush_through(seq, || self.take_dirty())
+    }
+
+    /// What the journal holds that was not synced yet, and the `seq` that syncing it reaches.
+    fn take_dirty(&self) -> (Vec<DirtyRange>, Seq) {
+        self.append.lock().take_dirty()
+    }
+
+    /// Tells the workers that there may be something to do.
+    pub(crate) fn nudge(&self) {
+        *self.pressure.lock() += 1;
+        self.wanted.notify_all();
+    }
+}

@@ -1,0 +1,199 @@
+//! From a path to an open store, and back: assembling the tiers, closing them.
+//! Knows the order; each step is somebody else's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::error::{Error, Result};
+use crate::format::manifest::Op;
+use crate::format::segment::{SegmentHeader, SegmentKind};
+use crate::hot::HotTier;
+use crate::ids::{Incarnation, SegmentId, Seq};
+use crate::limits::SEGMENT_LEN_MIN;
+use crate::options::{OpenPolicy, Options};
+use crate::tiers::append::{Append, segment_target};
+use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
+use crate::tiers::recover::{Opened, Recovered, open_dir};
+use crate::tiers::{Counters, Maintenance, PendingBatch, Tiers};
+use crate::vfs::clock::{Clock, SystemTime};
+use crate::vfs::os::{self, OsVfs};
+use crate::vfs::{Dir, Vfs};
+use crate::warm::account::SegmentAccount;
+use crate::warm::active::SegmentWriter;
+use crate::warm::flush::Flusher;
+
+impl Tiers {
+    /// Opens or creates a store.
+    pub(crate) fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
+        options.check()?;
+        let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+        let mut opened = open_dir(&*vfs, path, &options)?;
+        opened.remove_leftovers()?;
+        let clock_ms = opened.manifest.read(|set| set.clock_ms);
+        let time = options.time.clone().unwrap_or_else(|| Arc::new(SystemTime));
+        let clock = Clock::new(time, clock_ms);
+        let strict = options.open_policy == OpenPolicy::Strict;
+        opened.finish_journal(strict, clock.now_ms())?;
+        let recovered = opened.load(options.open_policy)?;
+        opened.remove_leftovers()?;
+        let tiers = assemble(opened, recovered, clock, options)?;
+        tiers.set_counts();
+        tiers.note_clock()?;
+        tiers.measure_space();
+        Ok(tiers)
+    }
+
+    /// The keys of each keyspace, as far as the accounts know.
+    fn set_counts(&self) {
+        let append = self.append.lock();
+        let count = |incarnation: u32, by: u64| {
+            if let Some(keyspace) = self.keyspaces.by_incarnation(Incarnation(incarnation)) {
+                keyspace.count_by(i64::try_from(by).unwrap_or(0));
+            }
+        };
+        for group in append.accounts.iter().flatten().flat_map(SegmentAccount::groups) {
+            count(group.incarnation.0, group.count);
+        }
+        for entry in self.cold.load().entries() {
+            for row in &entry.archive.tables().incarnations {
+                let dead = entry.dead.of_incarnation(row.incarnation).record_count;
+                count(row.incarnation.0, u64::from(row.record_count).saturating_sub(dead));
+            }
+        }
+    }
+
+    /// Keeps the clock's high-water mark.
+    pub(crate) fn note_clock(&self) -> Result<()> {
+        let ms = self.clock.high_water_to_persist();
+        if ms > self.manifest.read(|set| set.clock_ms) {
+            self.manifest.commit(&vec![Op::ClockAt { ms }])?;
+            self.clock.note_persisted(ms);
+        }
+        Ok(())
+    }
+
+    /// Recounts what the log and all files take on the device.
+    pub(crate) fn measure_space(&self) {
+        let warm = {
+            let append = self.append.lock();
+            self.warm_allocated(&append)
+        };
+        let archives = self.cold.load();
+        let cold: u64 = archives.entries().iter().map(|entry| entry.archive.file_len()).sum();
+        let (manifest, _) = self.manifest.file_lens();
+        self.warm_len.store(warm, Ordering::Relaxed);
+        self.disk_len.store(warm + cold + manifest, Ordering::Relaxed);
+        self.fit_memory();
+    }
+
+    /// Gives the hot tier what the other classes of memory leave of the budget.
+    fn fit_memory(&self) {
+        let taken = self.index.charged_len() + self.cold.load().anonymous_len();
+        let scratch = self.options.memory_budget / 8;
+        let rest = self.options.memory_budget.saturating_sub(taken + scratch);
+        self.hot.set_budget(rest.max(64 << 10));
+    }
+
+    /// Syncs, keeps the clock's mark, and releases the lock. Handles answer `Closed` from now on.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(Error::Closed);
+        }
+        self.nudge();
+        self.relieved.notify_all();
+        let _moving = self.maintenance.lock();
+        if os::process_id() != self.pid {
+            return Ok(());
+        }
+        let result = self.sync().and_then(|()| self.note_clock());
+        *self.lock.lock() = None;
+        result
+    }
+}
+
+fn assemble(
+    opened: Opened,
+    recovered: Recovered,
+    clock: Clock,
+    options: Options,
+) -> Result<Arc<Tiers>> {
+    let Opened { dir, archive_dir, lock, manifest, facts, report } = opened;
+    let Recovered { index, writer, mut table, accounts, cold, resolved_as_of: _ } = recovered;
+    let journal_at = manifest.read(|set| set.journal_at);
+    let last = Seq(journal_at.0.saturating_sub(1));
+    let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
+    let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
+    let append = Append::new(writer, active, table, accounts, last);
+    let keyspaces = Keyspaces::default();
+    manifest.read(|set| {
+        for facts in set.keyspaces.values() {
+            keyspaces.insert(KeyspaceState::of(facts));
+        }
+    });
+    let segments = ArcSwap::from_pointee(append.table.clone());
+    Ok(Arc::new(Tiers {
+        dir,
+        archive_dir,
+        store: facts.store,
+        seed: crate::hash::HashSeed(facts.hash_seed),
+        pid: os::process_id(),
+        report,
+        clock,
+        manifest,
+        keyspaces,
+        hot: HotTier::new(2, options.memory_budget / 2),
+        index,
+        segments,
+        cold: ArcSwap::from_pointee(cold),
+        flusher: Flusher::new(last),
+        counters: Counters::default(),
+        visible: AtomicU64::new(last.0),
+        warm_len: AtomicU64::new(0),
+        disk_len: AtomicU64::new(0),
+        moves: AtomicU64::new(0),
+        closed: AtomicBool::new(false),
+        maintenance: Mutex::new(Maintenance::default()),
+        append: Mutex::new(append),
+        pending: RwLock::new(PendingBatch::default()),
+        stuck: Mutex::new(None),
+        pressure: Mutex::new(0),
+        relieved: Condvar::new(),
+        wanted: Condvar::new(),
+        lock: Mutex::new(Some(lock)),
+        options,
+    }))
+}
+
+/// The journal segment that the open store appends to first.
+fn first_journal(
+    dir: &dyn Dir,
+    manifest: &crate::manifest::log::ManifestLog,
+    table: &mut crate::warm::table::SegmentTable,
+    clock: &Clock,
+    store: [u8; 16],
+    live: u64,
+    options: &Options,
+) -> Result<SegmentWriter> {
+    let slot = table.free_slot().ok_or(Error::Closed)?;
+    let id = manifest.next_file();
+    manifest.commit(&vec![Op::OpenSegment { id, kind: SegmentKind::Journal as u8 }])?;
+    let nonce = os::random_bytes().map_err(|e| Error::io("draw nonce", dir.path(), e))?;
+    let header = SegmentHeader {
+        store,
+        id: SegmentId(id),
+        kind: SegmentKind::Journal,
+        created_ms: clock.now_ms(),
+        nonce: u64::from_le_bytes(nonce),
+    };
+    let limit = segment_target(live, options.segment_size, options.warm_budget);
+    let chunk = (limit / 16).clamp(256 << 10, 4 << 20);
+    let writer =
+        SegmentWriter::create(dir, &header, slot, limit.max(SEGMENT_LEN_MIN), chunk)?;
+    writer.sync()?;
+    dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
+    Ok(writer)
+}

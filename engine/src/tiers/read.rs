@@ -1,0 +1,207 @@
+//! One key through the tiers: the hot copy, the log, the archives. Damage stops here.
+//! Knows how a miss is told from a move; knows nothing of who asks or of what it admits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::cold::reader::Found;
+use crate::error::{Damage, Error, Result};
+use crate::format::record::{RecordHeader, RecordKind};
+use crate::hash::KeyHash;
+use crate::ids::{Incarnation, Location, Seq};
+use crate::tiers::{Tiers, bump};
+use crate::value::Value;
+use crate::warm::segment::Segment;
+use crate::warm::table::SegmentTable;
+
+/// A key, hashed once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyRef<'a> {
+    pub incarnation: Incarnation,
+    pub hash: KeyHash,
+    pub key: &'a [u8],
+}
+
+/// The newest version of a key that is there, and where it was found.
+#[derive(Debug)]
+pub(crate) enum Hit {
+    Warm { segment: Arc<Segment>, offset: u64, header: RecordHeader },
+    Cold(Found),
+}
+
+impl Hit {
+    pub(crate) fn seq(&self) -> Seq {
+        match self {
+            Self::Warm { header, .. } => header.seq,
+            Self::Cold(found) => found.seq,
+        }
+    }
+
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        match self {
+            Self::Warm { header, .. } => header.deadline_ms,
+            Self::Cold(found) => found.deadline_ms,
+        }
+    }
+
+    pub(crate) fn stored_len(&self) -> u64 {
+        match self {
+            Self::Warm { header, .. } => header.encoded_len(),
+            Self::Cold(found) => found.encoded_len,
+        }
+    }
+
+    /// The value; its body was checked.
+    pub(crate) fn value(&self, key: &[u8]) -> Value {
+        match self {
+            Self::Warm { segment, offset, header } => {
+                let at = *offset + crate::format::record::RECORD_HEADER_LEN as u64;
+                let from = usize::try_from(at).unwrap_or(0) + key.len();
+                let owner: Arc<Segment> = Arc::clone(segment);
+                Value::mapped(owner, from..from + header.value_len as usize)
+            }
+            Self::Cold(found) => found.value.clone(),
+        }
+    }
+}
+
+/// What one look at the log said.
+enum Looked {
+    Hit(Hit),
+    Absent,
+    /// No record in the log: ask the archives.
+    Miss,
+    /// Something moved while looking.
+    Again,
+}
+
+/// How often damage must be seen in the same place before it is believed: a record may move, and
+/// its slot be filled again, between the look at the index and the look at the segment.
+const DAMAGE_SEEN_MIN: u32 = 3;
+
+impl Tiers {
+    /// The newest version of a key, unless it is absent, deleted or expired. The hot tier is the
+    /// caller's: it answers before this is asked.
+    pub(crate) fn newest_hit(&self, key: &KeyRef<'_>) -> Result<Option<Hit>> {
+        let mut damaged = 0;
+        loop {
+            let moves = self.moves.load(Ordering::Acquire);
+            match self.look_warm(key) {
+                Ok(Looked::Hit(hit)) => {
+                    bump(&self.counters.warm_hits, 1);
+                    return Ok(Some(hit));
+                }
+                Ok(Looked::Absent) => {
+                    bump(&self.counters.misses, 1);
+                    return Ok(None);
+                }
+                Ok(Looked::Again) => std::hint::spin_loop(),
+                Err(damage) => {
+                    damaged += 1;
+                    if damaged >= DAMAGE_SEEN_MIN {
+                        return Err(Error::from(damage));
+                    }
+                }
+                Ok(Looked::Miss) => {
+                    let found = self.look_cold(key)?;
+                    if found.is_some() || moves == self.moves.load(Ordering::Acquire) {
+                        let tier = &self.counters;
+                        bump(if found.is_some() { &tier.cold_hits } else { &tier.misses }, 1);
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+    }
+
+    fn look_cold(&self, key: &KeyRef<'_>) -> Result<Option<Hit>> {
+        let set = self.cold.load();
+        if set.entries().is_empty() {
+            return Ok(None);
+        }
+        let found = set.find(key.hash, key.incarnation, key.key)?;
+        let found = found.map(|(found, _)| found);
+        let alive = |found: &Found| found.deadline_ms == 0 || found.deadline_ms > self.clock.now_ms();
+        Ok(found.filter(alive).map(Hit::Cold))
+    }
+
+    fn look_warm(&self, key: &KeyRef<'_>) -> Result<Looked, Damage> {
+        let table = self.segments.load();
+        let mut stale = false;
+        let entry = self.index.find(key.hash.tag(), |entry| {
+            let Some(segment) = table.of(entry.location) else {
+                stale = true;
+                return Ok(false);
+            };
+            is_key(segment, entry.location, key)
+        })?;
+        let Some(entry) = entry else {
+            return Ok(if stale { Looked::Again } else { Looked::Miss });
+        };
+        let Some(segment) = table.of(entry.location) else { return Ok(Looked::Again) };
+        let offset = u64::from(entry.location.offset);
+        let record = segment.record(offset)?;
+        if record.header.batch && record.header.seq > self.visible() {
+            return self.look_behind_batch(key, &table);
+        }
+        if record.header.kind == RecordKind::Tombstone
+            || record.header.is_expired(|| self.clock.now_ms())
+        {
+            return Ok(Looked::Absent);
+        }
+        segment.check_body(offset, &record)?;
+        let header = record.header;
+        Ok(Looked::Hit(Hit::Warm { segment: Arc::clone(segment), offset, header }))
+    }
+
+    /// The record belongs to a batch that is not visible yet: the version before it answers.
+    fn look_behind_batch(&self, key: &KeyRef<'_>, table: &SegmentTable) -> Result<Looked, Damage> {
+        let old = self.pending.read().old.get(&key.hash).copied();
+        let Some(old) = old else { return Ok(Looked::Again) };
+        let Some(location) = old else { return Ok(Looked::Miss) };
+        let Some(segment) = table.of(location) else { return Ok(Looked::Again) };
+        if !is_key(segment, location, key)? {
+            return Ok(Looked::Miss);
+        }
+        let offset = u64::from(location.offset);
+        let record = segment.record(offset)?;
+        if record.header.kind == RecordKind::Tombstone
+            || record.header.is_expired(|| self.clock.now_ms())
+        {
+            return Ok(Looked::Absent);
+        }
+        segment.check_body(offset, &record)?;
+        let header = record.header;
+        Ok(Looked::Hit(Hit::Warm { segment: Arc::clone(segment), offset, header }))
+    }
+
+    /// Whether the record with this `seq` is still the newest of its key: what admission to the hot
+    /// tier asks under the shard's lock.
+    pub(crate) fn is_newest(&self, key: &KeyRef<'_>, seq: Seq, moves: u64) -> bool {
+        let table = self.segments.load();
+        let found = self.index.find(key.hash.tag(), |entry| {
+            let Some(segment) = table.of(entry.location) else { return Err(()) };
+            is_key(segment, entry.location, key).map_err(|_| ())
+        });
+        match found {
+            Ok(Some(entry)) => table.of(entry.location).is_some_and(|segment| {
+                let record = segment.record(u64::from(entry.location.offset));
+                record.is_ok_and(|record| record.header.seq == seq)
+            }),
+            Ok(None) => moves == self.moves.load(Ordering::Acquire),
+            Err(()) => false,
+        }
+    }
+}
+
+/// Whether the record there is this key's. A record whose body does not hold may be anybody's with
+/// the same tag, so its damage is the answer.
+fn is_key(segment: &Segment, location: Location, key: &KeyRef<'_>) -> Result<bool, Damage> {
+    let offset = u64::from(location.offset);
+    let record = segment.record(offset)?;
+    if record.header.incarnation == key.incarnation && record.key == key.key {
+        return Ok(true);
+    }
+    segment.check_body(offset, &record)?;
+    Ok(false)
+}

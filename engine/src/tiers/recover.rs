@@ -1,0 +1,460 @@
+//! Opening: lock, manifest, leftovers, the journal's tail, segments, archives, the index.
+//! Can be killed anywhere and begun again. Knows what a crash explains; the rest is damage.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cold::reader::Archive;
+use crate::cold::{ArchiveEntry, ArchiveSet};
+use crate::error::{Damage, Error, Result};
+use crate::format::cursor::FieldError;
+use crate::format::deadbits::DeadBits;
+use crate::format::manifest::{Op, StoreFacts};
+use crate::format::record::RecordKind;
+use crate::format::segment::SEGMENT_HEADER_LEN;
+use crate::format::trailer::TrailerEntry;
+use crate::hash::HashSeed;
+use crate::ids::{ArchiveId, Location, SegmentId, Seq};
+use crate::manifest::log::{ManifestLog, file_name, generation_is_sound, generations, parse_name, read_file};
+use crate::manifest::{FileSet, FileState};
+use crate::options::{OpenPolicy, Options};
+use crate::tiers::OpenReport;
+use crate::vfs::clock::{SystemTime, TimeSource};
+use crate::vfs::lock::LockContent;
+use crate::vfs::{Dir, EntryKind, Lock, Vfs, os};
+use crate::warm::account::{SegmentAccount, Weight};
+use crate::warm::index::point::{IndexWriter, PointIndex};
+use crate::warm::segment::Segment;
+use crate::warm::table::SegmentTable;
+
+/// The name of the lock file.
+pub(crate) const LOCK_NAME: &str = "LOCK";
+/// Largest file of dead bitmaps that opening reads.
+const BITS_LEN_MAX: u64 = 1 << 30;
+
+/// The directories and the manifest of a store, locked.
+pub(crate) struct Opened {
+    pub dir: Arc<dyn Dir>,
+    pub archive_dir: Arc<dyn Dir>,
+    pub lock: Box<dyn Lock>,
+    pub manifest: ManifestLog,
+    pub facts: StoreFacts,
+    pub report: OpenReport,
+}
+
+fn io_at<'a>(doing: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> Error + 'a {
+    move |error| match error.kind() {
+        std::io::ErrorKind::NotADirectory => Error::Foreign {
+            path: path.to_path_buf(),
+            reason: "a file stands where the store's directory should be".into(),
+        },
+        _ => Error::io(doing, path, error),
+    }
+}
+
+/// Opens or creates the directory, the lock and the manifest. A directory that is not a store is
+/// left as it is.
+pub(crate) fn open_dir(vfs: &dyn Vfs, path: &Path, options: &Options) -> Result<Opened> {
+    let dir = vfs.create_dir(path).map_err(io_at("open store", path))?;
+    let is_new = check_ours(&*dir)?;
+    let since_ms = wall_ms(options);
+    let content = LockContent { pid: os::process_id(), since_ms }.encode();
+    let lock = dir.lock(LOCK_NAME, &content).map_err(|error| locked(&*dir, error))?;
+    let opened = if is_new { None } else { ManifestLog::open(Arc::clone(&dir))? };
+    let (manifest, damage) = match opened {
+        Some((manifest, report)) => (manifest, report.damage),
+        None => (ManifestLog::create(Arc::clone(&dir), new_facts(options, path)?)?, Vec::new()),
+    };
+    let facts = manifest.read(|set| set.facts.clone());
+    let archive_dir = open_archive_dir(vfs, &dir, &facts, options)?;
+    let report = OpenReport { foreign: Vec::new(), damage, tail_bytes_cut: 0 };
+    Ok(Opened { dir, archive_dir, lock, manifest, facts, report })
+}
+
+/// Whether the directory is empty enough to become a store; fails when it is somebody else's.
+fn check_ours(dir: &dyn Dir) -> Result<bool> {
+    let entries = dir.list().map_err(|error| Error::io("list directory", dir.path(), error))?;
+    let generations = generations(dir)?;
+    let others: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.name != LOCK_NAME && parse_name(&entry.name).is_none())
+        .collect();
+    match (generations.as_slice(), others.first()) {
+        ([], None) => Ok(true),
+        ([], Some(other)) => Err(Error::Foreign {
+            path: dir.path(),
+            reason: format!("not a store: no manifest, but {:?} is there", other.name),
+        }),
+        // A crash while the very first manifest was written: there is nothing to lose.
+        ([1], None) => {
+            let sound = generation_is_sound(dir, 1)?;
+            if !sound {
+                for copy in 0..2 {
+                    let name = file_name(1, copy);
+                    if let Err(error) = dir.unlink(&name)
+                        && error.kind() != std::io::ErrorKind::NotFound
+                    {
+                        return Err(Error::io("remove torn manifest", dir.path().join(name), error));
+                    }
+                }
+            }
+            Ok(!sound)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn locked(dir: &dyn Dir, error: std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::WouldBlock {
+        return Error::io("lock store", dir.path().join(LOCK_NAME), error);
+    }
+    let content = read_file(dir, LOCK_NAME, 4096).ok();
+    let holder = content.and_then(|bytes| LockContent::decode(&bytes));
+    Error::Locked {
+        path: dir.path(),
+        holder_pid: holder.map(|holder| holder.pid),
+        since_ms: holder.map(|holder| holder.since_ms),
+    }
+}
+
+fn new_facts(options: &Options, path: &Path) -> Result<StoreFacts> {
+    let draw = || os::random_bytes().map_err(|error| Error::io("draw store id", path, error));
+    Ok(StoreFacts {
+        store: draw()?,
+        hash_seed: draw()?,
+        created_ms: wall_ms(options),
+        archive_dir: options.archive_dir.as_ref().map(|path| path.display().to_string()),
+    })
+}
+
+fn open_archive_dir(
+    vfs: &dyn Vfs,
+    dir: &Arc<dyn Dir>,
+    facts: &StoreFacts,
+    options: &Options,
+) -> Result<Arc<dyn Dir>> {
+    let wanted = options.archive_dir.as_ref().map(|path| path.display().to_string());
+    if wanted.is_some() && wanted != facts.archive_dir {
+        let expected = facts.archive_dir.as_deref().unwrap_or("none");
+        let expected = format!("{expected}, as the store was created");
+        return Err(Error::invalid("archive_dir", wanted.unwrap_or_default(), expected));
+    }
+    match &facts.archive_dir {
+        None => Ok(Arc::clone(dir)),
+        Some(path) => {
+            let path = Path::new(path);
+            vfs.create_dir(path).map_err(io_at("open archive directory", path))
+        }
+    }
+}
+
+/// Everything that opening builds before the store exists.
+pub(crate) struct Recovered {
+    pub index: PointIndex,
+    pub writer: IndexWriter,
+    pub table: SegmentTable,
+    pub accounts: Vec<Option<SegmentAccount>>,
+    pub cold: ArchiveSet,
+    pub resolved_as_of: Seq,
+}
+
+impl Opened {
+    pub(crate) fn seed(&self) -> HashSeed {
+        HashSeed(self.facts.hash_seed)
+    }
+
+    fn set(&self) -> FileSet {
+        self.manifest.read(Clone::clone)
+    }
+
+    /// Removes what a crash left behind and names what is not ours.
+    pub(crate) fn remove_leftovers(&mut self) -> Result<()> {
+        let set = self.set();
+        let mut gone = Vec::new();
+        for (&id, &state) in &set.files {
+            let leftover = matches!(
+                state,
+                FileState::DraftSegment
+                    | FileState::DraftArchive
+                    | FileState::DraftBits
+                    | FileState::DoomedSegment
+                    | FileState::DoomedArchive
+                    | FileState::DoomedBits
+            );
+            if leftover {
+                self.unlink(&state.name(id))?;
+                gone.push(Op::Gone { id });
+            }
+        }
+        if !gone.is_empty() {
+            self.manifest.commit(&gone)?;
+        }
+        self.name_foreign()
+    }
+
+    fn unlink(&self, name: &str) -> Result<()> {
+        let dir = if name.ends_with(".arc") { &self.archive_dir } else { &self.dir };
+        match dir.unlink(name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove leftover", dir.path().join(name), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn name_foreign(&mut self) -> Result<()> {
+        let set = self.set();
+        let known: std::collections::HashSet<String> =
+            set.files.iter().map(|(&id, state)| state.name(id)).collect();
+        let entries = self.dir.list();
+        let entries = entries.map_err(|e| Error::io("list directory", self.dir.path(), e))?;
+        for entry in entries {
+            let ours = entry.name == LOCK_NAME
+                || parse_name(&entry.name).is_some()
+                || known.contains(&entry.name) && entry.kind == EntryKind::File;
+            if !ours {
+                tracing::warn!(file = entry.name, "a file that is not the store's is left alone");
+                self.report.foreign.push(entry.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens every sealed segment and archive and builds the index from their trailers.
+    pub(crate) fn load(&mut self, policy: OpenPolicy) -> Result<Recovered> {
+        let set = self.set();
+        let bits = self.load_bits(&set);
+        let mut table = SegmentTable::default();
+        for (&id, state) in &set.files {
+            let FileState::SealedSegment(facts) = state else { continue };
+            let slot = table.free_slot().ok_or_else(too_many_segments)?;
+            let store = self.facts.store;
+            match Segment::open_sealed(&*self.dir, store, SegmentId(id), slot, facts) {
+                Ok(segment) => table.insert(segment),
+                Err(error) => {
+                    table.release(slot);
+                    self.note_damage(error, &state.name(id))?;
+                }
+            }
+        }
+        let cold = self.load_archives(&set, &bits)?;
+        if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
+            let damage = std::mem::take(&mut self.report.damage);
+            return Err(Error::Damaged { path: self.dir.path(), damage });
+        }
+        let resolved_as_of = bits.as_of;
+        let recovered = self.build_index(table, &bits, cold, resolved_as_of)?;
+        if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
+            let damage = std::mem::take(&mut self.report.damage);
+            return Err(Error::Damaged { path: self.dir.path(), damage });
+        }
+        Ok(recovered)
+    }
+
+    /// Damage is collected; anything else ends the opening.
+    fn note_damage(&mut self, error: Error, file: &str) -> Result<()> {
+        match error {
+            Error::Corrupt(damage) => self.report.damage.push(*damage),
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                let missing = FieldError::new("file", "missing", "what the manifest lists");
+                self.report.damage.push(missing.at("open store", file, 0));
+            }
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => {
+                let link = FieldError::new("file", "a link or device", "a regular file");
+                self.report.damage.push(link.at("open store", file, 0));
+            }
+            other => return Err(other),
+        }
+        Ok(())
+    }
+
+    fn load_bits(&mut self, set: &FileSet) -> DeadBits {
+        let Some(id) = set.bits() else { return DeadBits::default() };
+        let name = format!("{id:010}.bit");
+        let read = read_file(&*self.dir, &name, BITS_LEN_MAX);
+        let decoded = match &read {
+            Ok(bytes) => DeadBits::decode(bytes, self.facts.store, id),
+            Err(error) => Err(FieldError::new("file", error, "a file of dead bitmaps")),
+        };
+        decoded.unwrap_or_else(|error| {
+            self.report.damage.push(error.at("open store", &name, 0));
+            DeadBits::default()
+        })
+    }
+
+    fn load_archives(&mut self, set: &FileSet, bits: &DeadBits) -> Result<ArchiveSet> {
+        let mut entries = Vec::new();
+        for (&id, state) in &set.files {
+            if !matches!(state, FileState::Archive { .. }) {
+                continue;
+            }
+            let opened =
+                Archive::open(&*self.archive_dir, ArchiveId(id), self.facts.store, self.seed());
+            match opened {
+                Ok(archive) => {
+                    let dead = bits.of(id).map_or(&[][..], |bitmap| &bitmap.bits);
+                    let (entry, damage) = ArchiveEntry::restore(archive, dead);
+                    self.report.damage.extend(damage);
+                    entries.push(entry);
+                }
+                Err(error) => self.note_damage(error, &state.name(id))?,
+            }
+        }
+        Ok(ArchiveSet::new(entries))
+    }
+
+    fn build_index(
+        &mut self,
+        table: SegmentTable,
+        bits: &DeadBits,
+        cold: ArchiveSet,
+        resolved_as_of: Seq,
+    ) -> Result<Recovered> {
+        let current: HashMap<u32, ()> =
+            self.manifest.read(|set| set.keyspaces.values().map(|ks| (ks.incarnation, ())).collect());
+        let counts = table.iter().filter_map(|segment| segment.trailer().ok());
+        let expected = counts.map(|trailer| u64::from(trailer.count())).sum();
+        let grow = |error| Error::io("make index", "anonymous memory", error);
+        let (index, writer) = PointIndex::new(expected).map_err(grow)?;
+        let mut building =
+            Building { index, writer, table, accounts: Vec::new(), damage: Vec::new() };
+        let segments: Vec<_> = building.table.iter().cloned().collect();
+        for segment in &segments {
+            let dead = bits.of(segment.id.0);
+            let is_dead = |index: u32| dead.is_some_and(|bitmap| bitmap.is_set(index));
+            let alive = |entry: &TrailerEntry| current.contains_key(&entry.incarnation.0);
+            building.add_segment(segment, is_dead, alive)?;
+        }
+        self.report.damage.append(&mut building.damage);
+        let Building { index, writer, table, accounts, .. } = building;
+        Ok(Recovered { index, writer, table, accounts, cold, resolved_as_of })
+    }
+}
+
+/// The wall clock before the store has one of its own.
+fn wall_ms(options: &Options) -> u64 {
+    options.time.as_ref().map_or_else(|| SystemTime.wall_ms(), |time| time.wall_ms())
+}
+
+fn too_many_segments() -> Error {
+    let limit = crate::limits::SEGMENT_COUNT_MAX as u64;
+    Error::Full { doing: "open store", what: "table of segments", used: limit, limit }
+}
+
+/// The index while it is being built from trailers.
+struct Building {
+    index: PointIndex,
+    writer: IndexWriter,
+    table: SegmentTable,
+    accounts: Vec<Option<SegmentAccount>>,
+    damage: Vec<Damage>,
+}
+
+impl Building {
+    fn add_segment(
+        &mut self,
+        segment: &Arc<Segment>,
+        is_dead: impl Fn(u32) -> bool,
+        alive: impl Fn(&TrailerEntry) -> bool,
+    ) -> Result<()> {
+        let slot = segment.slot.0 as usize;
+        if slot >= self.accounts.len() {
+            self.accounts.resize_with(slot + 1, || None);
+        }
+        let mut account = SegmentAccount::new(segment.created_ms);
+        account.record_bytes = segment.records_end() - SEGMENT_HEADER_LEN as u64;
+        if let Some(place) = self.accounts.get_mut(slot) {
+            *place = Some(account);
+        }
+        let trailer = match segment.trailer() {
+            Ok(trailer) => trailer,
+            Err(damage) => {
+                self.damage.push(damage);
+                return Ok(());
+            }
+        };
+        for (index, entry) in (0_u32..).zip(trailer.entries()) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.damage.push(segment.damage("read trailer", 0, error));
+                    break;
+                }
+            };
+            if !entry.superseded && !is_dead(index) && alive(&entry) {
+                self.add_entry(segment, &entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters one record unless the index knows a newer one of the same key.
+    fn add_entry(&mut self, segment: &Arc<Segment>, entry: &TrailerEntry) -> Result<()> {
+        let mut other: Option<TrailerEntry> = None;
+        let found = self.index.find_for_change(&self.writer, entry.tag, |known| {
+            let Some(holder) = self.table.of(known.location) else { return Ok(false) };
+            let same = same_key(segment, entry.offset, holder, known.location.offset);
+            if same {
+                other = holder
+                    .record(u64::from(known.location.offset))
+                    .ok()
+                    .map(|record| TrailerEntry {
+                        tag: entry.tag,
+                        offset: known.location.offset,
+                        len: u32::try_from(record.header.encoded_len()).unwrap_or(u32::MAX),
+                        seq: record.header.seq,
+                        deadline_ms: record.header.deadline_ms,
+                        incarnation: record.header.incarnation,
+                        tombstone: record.header.kind == RecordKind::Tombstone,
+                        superseded: false,
+                    })
+                    .or_else(|| holder.witness(entry.tag, known.location.offset));
+            }
+            Ok::<_, Error>(same)
+        })?;
+        let location = Location::new(segment.slot, entry.offset);
+        match (found, other) {
+            (Some(_), Some(other)) if other.seq >= entry.seq => return Ok(()),
+            (Some(found), other) => {
+                let old = found.entry().location;
+                self.index.replace(&mut self.writer, &found, location, entry.tombstone);
+                if let Some(other) = other
+                    && let Some(account) = self.account(old)
+                {
+                    account.kill(&weight(&other));
+                }
+            }
+            (None, _) => self
+                .index
+                .insert(&mut self.writer, entry.tag, location, entry.tombstone)
+                .map_err(|error| Error::io("grow index", "anonymous memory", error))?,
+        }
+        if let Some(account) = self.account(location) {
+            account.revive(&weight(entry));
+        }
+        Ok(())
+    }
+
+    fn account(&mut self, location: Location) -> Option<&mut SegmentAccount> {
+        self.accounts.get_mut(location.slot.0 as usize)?.as_mut()
+    }
+}
+
+fn weight(entry: &TrailerEntry) -> Weight {
+    Weight {
+        incarnation: entry.incarnation,
+        deadline_ms: entry.deadline_ms,
+        len: u64::from(entry.len),
+        tombstone: entry.tombstone,
+    }
+}
+
+/// Whether two records are of the same key. A record that cannot be read is taken for it: its
+/// damage must not hide behind an older version.
+fn same_key(a: &Segment, a_offset: u32, b: &Segment, b_offset: u32) -> bool {
+    match (a.record(u64::from(a_offset)), b.record(u64::from(b_offset))) {
+        (Ok(a), Ok(b)) => a.header.incarnation == b.header.incarnation && a.key == b.key,
+        _ => true,
+    }
+}

@@ -1,0 +1,524 @@
+//! One batch into the log: room, sequence numbers, bytes, index, accounts, visible.
+//! Knows the append path; knows nothing of who asked, or of when records move again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::{Damage, Error, Result};
+use crate::format::manifest::Op;
+use crate::format::record::{RecordHeader, RecordKind, body_crc, encoded_len};
+use crate::format::segment::SegmentKind;
+use crate::hash::KeyHash;
+use crate::ids::{Incarnation, Location, Seq, Slot};
+use crate::limits::{DISK_RESERVE, INLINE_RECORD_LEN_MAX, UNFLUSHED_LEN_MAX};
+use crate::options::Durability;
+use crate::tiers::append::Append;
+use crate::tiers::keyspaces::KeyspaceState;
+use crate::tiers::{PendingBatch, Tiers, bump};
+use crate::warm::account::Weight;
+use crate::warm::active::SegmentWriter;
+use crate::warm::flush::DirtyRange;
+use crate::warm::index::point::IndexFound;
+
+/// One change of one key, with everything computed that needs no lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mutation<'a> {
+    pub keyspace: &'a Arc<KeyspaceState>,
+    pub incarnation: Incarnation,
+    pub hash: KeyHash,
+    pub key: &'a [u8],
+    /// `None` deletes.
+    pub value: Option<&'a [u8]>,
+    pub deadline_ms: u64,
+    body_crc: u32,
+}
+
+impl<'a> Mutation<'a> {
+    pub(crate) fn new(
+        tiers: &Tiers,
+        keyspace: &'a Arc<KeyspaceState>,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+        deadline_ms: u64,
+    ) -> Result<Self> {
+        let incarnation = keyspace.incarnation()?;
+        let hash = tiers.seed.hash(incarnation, key);
+        let body_crc = body_crc(incarnation, key, value.unwrap_or(&[]));
+        Ok(Self { keyspace, incarnation, hash, key, value, deadline_ms, body_crc })
+    }
+
+    pub(crate) fn encoded_len(&self) -> u64 {
+        encoded_len(self.key.len(), self.value.map_or(0, <[u8]>::len))
+    }
+
+    fn weight(&self) -> Weight {
+        Weight {
+            incarnation: self.incarnation,
+            deadline_ms: self.deadline_ms,
+            len: self.encoded_len(),
+            tombstone: self.value.is_none(),
+        }
+    }
+
+    fn header(&self, seq: Seq, durable: Seq, more: bool, batch: bool) -> RecordHeader {
+        let kind = if self.value.is_some() { RecordKind::Put } else { RecordKind::Tombstone };
+        RecordHeader {
+            body_crc: self.body_crc,
+            seq,
+            deadline_ms: self.deadline_ms,
+            value_len: u32::try_from(self.value.map_or(0, <[u8]>::len)).unwrap_or(u32::MAX),
+            key_len: u16::try_from(self.key.len()).unwrap_or(u16::MAX),
+            kind,
+            more,
+            batch,
+            incarnation: self.incarnation,
+            watermark_lag: lag(seq, durable),
+        }
+    }
+}
+
+fn lag(seq: Seq, durable: Seq) -> u32 {
+    u32::try_from(seq.0.saturating_sub(durable.0)).unwrap_or(u32::MAX)
+}
+
+/// What an optimistic writer read before it decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The version that was there; `None` for absent.
+    pub seq: Option<Seq>,
+    /// The count of moves when it was read.
+    pub moves: u64,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done; this is the `seq` of the last mutation.
+    Done(Seq),
+    /// Somebody else was first; nothing was written.
+    Raced,
+}
+
+/// The newest record of a key in the log, as a writer sees it.
+struct Newest {
+    found: IndexFound,
+    weight: Option<Weight>,
+    seq: Seq,
+    batch_tombstone: bool,
+}
+
+impl Tiers {
+    /// Writes the mutations as one unit and makes them visible at once.
+    pub(crate) fn write(
+        &self,
+        mutations: &[Mutation<'_>],
+        expected: Option<Expected>,
+        durability: Durability,
+    ) -> Result<Outcome> {
+        self.check_open()?;
+        self.flusher.check("write")?;
+        self.wait_for_space(mutations)?;
+        let len: u64 = mutations.iter().map(Mutation::encoded_len).sum();
+        let mut attached = if len > INLINE_RECORD_LEN_MAX {
+            Some(self.prepare_attached(mutations, len)?)
+        } else {
+            None
+        };
+        let mut append = self.append.lock();
+        let outcome =
+            self.append_locked(&mut append, mutations, expected, len, attached.as_mut());
+        let over = append.unflushed_bytes >= UNFLUSHED_LEN_MAX;
+        match (&outcome, attached) {
+            (Ok(Outcome::Done(seq)), Some(prepared)) => {
+                append.attached.push_back((prepared.writer, *seq));
+            }
+            (_, Some(prepared)) => {
+                append.table.release(prepared.writer.segment.slot);
+                drop(append);
+                let id = prepared.writer.segment.id.0;
+                drop(prepared);
+                self.discard_file(id);
+                return outcome;
+            }
+            _ => {}
+        }
+        drop(append);
+        if let Ok(Outcome::Done(seq)) = outcome
+            && (over || durability == Durability::Synced)
+        {
+            self.flush_through(seq)?;
+        }
+        outcome
+    }
+
+    /// Bodies go to a segment of their own before the lock is taken.
+    fn prepare_attached(&self, mutations: &[Mutation<'_>], len: u64) -> Result<Prepared> {
+        let slot = {
+            let mut append = self.append.lock();
+            self.take_slot(&mut append)?
+        };
+        let made = self.create_segment(SegmentKind::Attached, slot, len + 4096).and_then(|mut w| {
+            match w.make_room(len) {
+                Ok(()) => Ok(w),
+                Err(error) => {
+                    let id = w.segment.id.0;
+                    drop(w);
+                    self.discard_file(id);
+                    Err(error)
+                }
+            }
+        });
+        let mut writer = made.inspect_err(|_| self.append.lock().table.release(slot))?;
+        let offsets = mutations.iter().map(|m| writer.reserve(m.key, m.value.unwrap_or(&[])));
+        let offsets = offsets.collect();
+        Ok(Prepared { writer, offsets })
+    }
+
+    fn append_locked(
+        &self,
+        append: &mut Append,
+        mutations: &[Mutation<'_>],
+        expected: Option<Expected>,
+        len: u64,
+        attached: Option<&mut Prepared>,
+    ) -> Result<Outcome> {
+        if mutations.iter().any(|m| m.keyspace.incarnation().ok() != Some(m.incarnation)) {
+            return Ok(Outcome::Raced);
+        }
+        if let (Some(expected), Some(mutation)) = (expected, mutations.first())
+            && !self.still_holds(append, mutation, expected)?
+        {
+            return Ok(Outcome::Raced);
+        }
+        let room = if attached.is_some() { encoded_len(0, ATTACH_LEN) } else { len };
+        if !append.active.fits(room) {
+            self.roll(append, room)?;
+        }
+        append.active.make_room(room)?;
+        let (slot, offsets) = match attached {
+            Some(prepared) => self.store_attached(append, mutations, prepared),
+            None => self.store_inline(append, mutations),
+        };
+        self.enter(append, mutations, slot, &offsets)?;
+        self.note_written(append, room);
+        bump(&self.counters.user_bytes, len);
+        Ok(Outcome::Done(append.last_seq))
+    }
+
+    fn note_written(&self, append: &mut Append, len: u64) {
+        let now = self.clock.now_ms();
+        append.unflushed_bytes += len;
+        append.written_ms = now;
+        if append.unflushed_since_ms == 0 {
+            append.unflushed_since_ms = now;
+            self.nudge();
+        }
+        bump(&self.counters.journal_bytes, len);
+    }
+
+    fn store_inline(&self, append: &mut Append, mutations: &[Mutation<'_>]) -> (Slot, Vec<u32>) {
+        let durable = self.flusher.durable();
+        let mut offsets = Vec::with_capacity(mutations.len());
+        for (index, mutation) in mutations.iter().enumerate() {
+            append.last_seq = append.last_seq.next();
+            let more = index + 1 < mutations.len();
+            let header = mutation.header(append.last_seq, durable, more, mutations.len() > 1);
+            let value = mutation.value.unwrap_or(&[]);
+            offsets.push(append.active.append(&header, mutation.key, value));
+        }
+        append.active.publish();
+        (append.active.segment.slot, offsets)
+    }
+
+    /// Finishes the headers of an attached segment and enters it into the journal.
+    fn store_attached(
+        &self,
+        append: &mut Append,
+        mutations: &[Mutation<'_>],
+        prepared: &mut Prepared,
+    ) -> (Slot, Vec<u32>) {
+        let durable = self.flusher.durable();
+        for (index, (mutation, &offset)) in mutations.iter().zip(&prepared.offsets).enumerate() {
+            append.last_seq = append.last_seq.next();
+            let more = index + 1 < mutations.len();
+            let header = mutation.header(append.last_seq, durable, more, mutations.len() > 1);
+            prepared.writer.finish(offset, &header);
+        }
+        prepared.writer.publish();
+        let segment = Arc::clone(&prepared.writer.segment);
+        let records_end = prepared.writer.tail();
+        append.open_account(segment.slot, segment.created_ms);
+        append.table.insert(Arc::clone(&segment));
+        self.publish_table(append);
+        append.note_dirty(DirtyRange { segment: Arc::clone(&segment), from: 0, to: records_end });
+        append.unflushed_bytes += records_end;
+        bump(&self.counters.journal_bytes, records_end);
+        let count = u32::try_from(mutations.len()).unwrap_or(u32::MAX);
+        let value = attach_value(segment.id.0, count, records_end);
+        self.append_mark(append, RecordKind::Attach, Incarnation(0), &value, append.last_seq);
+        (segment.slot, std::mem::take(&mut prepared.offsets))
+    }
+
+    /// Appends a record that is no key's: attach or clear. The caller made room.
+    fn append_mark(
+        &self,
+        append: &mut Append,
+        kind: RecordKind,
+        incarnation: Incarnation,
+        value: &[u8],
+        seq: Seq,
+    ) {
+        let header = RecordHeader {
+            body_crc: body_crc(incarnation, &[], value),
+            seq,
+            deadline_ms: 0,
+            value_len: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            key_len: 0,
+            kind,
+            more: false,
+            batch: false,
+            incarnation,
+            watermark_lag: lag(seq, self.flusher.durable()),
+        };
+        append.active.append(&header, &[], value);
+        append.active.publish();
+        let slot = append.active.segment.slot;
+        if let Some(account) = append.account(slot) {
+            account.add_dead(header.encoded_len());
+        }
+    }
+
+    /// Points the index at the new records and makes them visible.
+    fn enter(
+        &self,
+        append: &mut Append,
+        mutations: &[Mutation<'_>],
+        slot: Slot,
+        offsets: &[u32],
+    ) -> Result<()> {
+        if mutations.len() > 1 {
+            self.keep_old(append, mutations)?;
+        }
+        for (mutation, &offset) in mutations.iter().zip(offsets) {
+            self.switch(append, mutation, Location::new(slot, offset))?;
+        }
+        self.visible.store(append.last_seq.0, Ordering::Release);
+        if mutations.len() > 1 {
+            *self.pending.write() = PendingBatch::default();
+        }
+        Ok(())
+    }
+
+    /// Keeps what a reader needs that must not see half of a batch.
+    fn keep_old(&self, append: &Append, mutations: &[Mutation<'_>]) -> Result<()> {
+        let mut pending = PendingBatch::default();
+        for mutation in mutations {
+            let newest = self.newest(append, mutation)?;
+            let old = newest.map(|newest| newest.found.entry().location);
+            pending.old.entry(mutation.hash).or_insert(old);
+        }
+        *self.pending.write() = pending;
+        Ok(())
+    }
+
+    /// One key: the resident copy goes, the index points at the new record, the accounts follow.
+    fn switch(&self, append: &mut Append, mutation: &Mutation<'_>, to: Location) -> Result<()> {
+        let newest = self.newest(append, mutation)?;
+        let tag = mutation.hash.tag();
+        let tombstone = mutation.value.is_none();
+        let Mutation { hash, incarnation, key, .. } = *mutation;
+        self.hot.replace_with(hash, incarnation, key, || match &newest {
+            Some(newest) => {
+                self.index.replace(&mut append.index, &newest.found, to, tombstone);
+                Ok(())
+            }
+            None => self
+                .index
+                .insert(&mut append.index, tag, to, tombstone)
+                .map_err(|error| Error::io("grow index", "anonymous memory", error)),
+        })?;
+        let was_there = newest.as_ref().is_some_and(|newest| !newest.batch_tombstone);
+        if let Some(Newest { found, weight: Some(weight), .. }) = &newest {
+            append.kill(found.entry().location, weight);
+        }
+        if let Some(account) = append.account(to.slot) {
+            account.add(&mutation.weight());
+        }
+        mutation.keyspace.count_by(i64::from(!tombstone) - i64::from(was_there));
+        bump(if tombstone { &self.counters.deletes } else { &self.counters.puts }, 1);
+        Ok(())
+    }
+
+    /// The newest record of the mutation's key in the log. A record that cannot be read counts as
+    /// this key's: writing over it is how damage heals.
+    fn newest(&self, append: &Append, mutation: &Mutation<'_>) -> Result<Option<Newest>> {
+        let mut seen: Option<(Option<Weight>, Seq, bool)> = None;
+        let tag = mutation.hash.tag();
+        let found = self.index.find_for_change(&append.index, tag, |entry| {
+            let Some(segment) = append.table.of(entry.location) else { return Ok(false) };
+            let offset = entry.location.offset;
+            let read = segment.record(u64::from(offset));
+            let (same, weight, seq, tombstone) = match &read {
+                Ok(record) => {
+                    let header = &record.header;
+                    let tombstone = header.kind == RecordKind::Tombstone;
+                    let weight = Weight {
+                        incarnation: header.incarnation,
+                        deadline_ms: header.deadline_ms,
+                        len: header.encoded_len(),
+                        tombstone,
+                    };
+                    let same =
+                        header.incarnation == mutation.incarnation && record.key == mutation.key;
+                    (same, Some(weight), header.seq, tombstone)
+                }
+                Err(_) => match segment.witness(tag, offset) {
+                    Some(told) => {
+                        let weight = Weight {
+                            incarnation: told.incarnation,
+                            deadline_ms: told.deadline_ms,
+                            len: u64::from(told.len),
+                            tombstone: told.tombstone,
+                        };
+                        let same = told.incarnation == mutation.incarnation;
+                        (same, Some(weight), told.seq, told.tombstone)
+                    }
+                    None => (true, None, Seq::ZERO, false),
+                },
+            };
+            if same {
+                seen = Some((weight, seq, tombstone));
+            }
+            Ok::<_, Damage>(same)
+        })?;
+        let Some((found, (weight, seq, batch_tombstone))) = found.zip(seen) else {
+            return Ok(None);
+        };
+        Ok(Some(Newest { found, weight, seq, batch_tombstone }))
+    }
+
+    /// Whether what an optimistic writer read is still the newest.
+    fn still_holds(
+        &self,
+        append: &Append,
+        mutation: &Mutation<'_>,
+        expected: Expected,
+    ) -> Result<bool> {
+        let Some(newest) = self.newest(append, mutation)? else {
+            return Ok(expected.moves == self.moves.load(Ordering::Acquire));
+        };
+        if expected.seq == Some(newest.seq) {
+            return Ok(!newest.batch_tombstone);
+        }
+        let deadline = newest.weight.map_or(0, |weight| weight.deadline_ms);
+        let expired = deadline != 0 && deadline <= self.clock.now_ms();
+        Ok(expected.seq.is_none() && (newest.batch_tombstone || expired))
+    }
+
+    /// Ends an incarnation in the order of mutations; `next` is 0 when the keyspace is dropped.
+    pub(crate) fn end_incarnation(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
+        self.check_open()?;
+        self.flusher.check("clear keyspace")?;
+        let next = if drop { 0 } else { self.manifest.next_incarnation() };
+        let mut append = self.append.lock();
+        let append = &mut *append;
+        let ended = keyspace.incarnation()?;
+        let len = encoded_len(0, 4);
+        if !append.active.fits(len) {
+            self.roll(append, len)?;
+        }
+        append.active.make_room(len)?;
+        append.last_seq = append.last_seq.next();
+        let seq = append.last_seq;
+        self.append_mark(append, RecordKind::Clear, ended, &next.to_le_bytes(), seq);
+        self.keyspaces.end(ended, next);
+        for account in append.accounts.iter_mut().flatten() {
+            account.clear(ended);
+        }
+        let op = if drop {
+            let name = keyspace.name.clone();
+            Op::DropKeyspace { name, incarnation: ended.0, seq: seq.0 }
+        } else {
+            Op::SetKeyspace(keyspace.facts(next, seq.0))
+        };
+        append.ended.push_back((seq, op));
+        self.visible.store(seq.0, Ordering::Release);
+        self.note_written(append, len);
+        Ok(())
+    }
+
+    /// Waits while the log is over its budget, gently at first; fails when waiting cannot help.
+    fn wait_for_space(&self, mutations: &[Mutation<'_>]) -> Result<()> {
+        if mutations.iter().all(|mutation| mutation.value.is_none()) {
+            return Ok(());
+        }
+        let mut waited = 0_u32;
+        loop {
+            let debt = self.space_debt();
+            if debt == Debt::None || debt == Debt::Some && waited > 0 {
+                return Ok(());
+            }
+            if debt == Debt::Full
+                && let Some(error) = self.stuck.lock().clone()
+            {
+                return Err(error);
+            }
+            self.nudge();
+            bump(&self.counters.put_waits, 1);
+            if !self.options.workers {
+                return Ok(());
+            }
+            let mut pressure = self.pressure.lock();
+            let wait = Duration::from_millis(if debt == Debt::Some { 1 } else { 20 });
+            self.relieved.wait_for(&mut pressure, wait);
+            drop(pressure);
+            self.check_open()?;
+            waited += 1;
+        }
+    }
+
+    /// How far the log and the disk are over what they may take.
+    pub(crate) fn space_debt(&self) -> Debt {
+        let warm = self.warm_len.load(Ordering::Relaxed);
+        let budget = self.options.warm_budget;
+        let disk = self.disk_len.load(Ordering::Relaxed);
+        let full = self.options.disk_budget.is_some_and(|most| disk + DISK_RESERVE >= most);
+        if full || warm >= budget {
+            Debt::Full
+        } else if warm >= budget - budget / 16 {
+            Debt::Some
+        } else {
+            Debt::None
+        }
+    }
+}
+
+/// How urgently space is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Debt {
+    /// Puts go on.
+    None,
+    /// Puts wait a moment each.
+    Some,
+    /// Puts wait until there is space, or fail.
+    Full,
+}
+
+/// Bytes of an attach record's value: segment, record count, records end.
+pub(crate) const ATTACH_LEN: usize = 16;
+
+fn attach_value(id: u32, count: u32, records_end: u64) -> [u8; ATTACH_LEN] {
+    let mut value = [0; ATTACH_LEN];
+    value[..4].copy_from_slice(&id.to_le_bytes());
+    value[4..8].copy_from_slice(&count.to_le_bytes());
+    value[8..].copy_from_slice(&records_end.to_le_bytes());
+    value
+}
+
+/// An attached segment whose bodies are stored and whose headers are not.
+#[derive(Debug)]
+struct Prepared {
+    writer: SegmentWriter,
+    offsets: Vec<u32>,
+}
