@@ -1,5 +1,27 @@
-//! Terrace: an embedded, tiered key-value storage engine.
+//! Terrace: an embedded, tiered key-value storage engine. Synchronous, no server, one library.
+//!
+//! `Db::open("data")`, `put`, `get`, and nothing to size but a memory budget and a disk budget. Hot
+//! records are answered from memory, warm ones from a memory-mapped append log, cold ones from a
+//! zstd archive. Records move between the tiers by how they are used; expired and deleted bytes go
+//! back to the operating system by themselves.
+//!
+//! ```
+//! use std::time::Duration;
+//! use terrace::{Options, PutOptions};
+//!
+//! let db = Options::new().memory_budget(64 << 20).temporary()?;
+//! let notes = db.keyspace("notes")?;
+//! notes.put("a", "1")?;
+//! notes.put_with("b", "2", PutOptions::new().ttl(Duration::from_secs(60)))?;
+//! assert_eq!(notes.get("a")?.as_deref(), Some(&b"1"[..]));
+//! assert!(notes.delete("a")?);
+//! assert_eq!(notes.get("a")?, None);
+//! # Ok::<(), terrace::Error>(())
+//! ```
 #![deny(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("terrace is tested on Linux alone so far; other systems are refused until they are");
 
 mod error;
 mod hash;
@@ -14,6 +36,7 @@ mod vfs;
 mod codec;
 mod format;
 
+mod ledger;
 mod manifest;
 
 mod cold;
@@ -23,7 +46,30 @@ mod warm;
 mod tiering;
 mod tiers;
 
+mod batch;
+mod db;
+mod iter;
+mod keyspace;
+mod stats;
+mod verify;
+
+pub use batch::Batch;
+pub use db::Db;
 pub use error::{Damage, Error, Result};
+pub use iter::{Iter, Keys};
 pub use key::Key;
+pub use keyspace::{Change, Expect, Keyspace, RecordInfo, Tier};
+pub use ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
+pub use limits::{BATCH_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, VALUE_LEN_MAX};
 pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
+pub use stats::Stats;
 pub use value::Value;
+pub use verify::{Progress, Verified};
+
+/// The outside world, for tests: a clock that a test sets, the simulated disk.
+#[cfg(feature = "testing")]
+pub mod testing {
+    pub use crate::vfs::clock::{ManualTime, TimeSource};
+    pub use crate::vfs::sim::{SimVfs, Survivors};
+    pub use crate::vfs::{Dir, Entry, EntryKind, File, Lock, Vfs};
+}

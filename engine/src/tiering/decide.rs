@@ -217,6 +217,25 @@ impl Tiers {
         Ok(Step::Worked)
     }
 
+    /// Seals the journal and cleans every segment that holds garbage.
+    pub(crate) fn compact(&self) -> Result<()> {
+        {
+            let mut append = self.append.lock();
+            if !append.active.is_empty() {
+                self.roll(&mut append, 0)?;
+            }
+        }
+        self.settle(u32::MAX)?;
+        let mut maintenance = self.maintenance.lock();
+        let candidates = self.candidates(&mut self.append.lock(), &maintenance);
+        for candidate in candidates.iter().filter(|c| c.garbage_percent() >= GARBAGE_PERCENT_MIN) {
+            self.reclaim(&mut maintenance, &[Arc::clone(&candidate.segment)], Aim::Clean)?;
+        }
+        drop(maintenance);
+        self.measure_space();
+        Ok(())
+    }
+
     /// Moves until nothing is wanted, or `rounds` steps were taken.
     pub(crate) fn settle(&self, rounds: u32) -> Result<bool> {
         for _ in 0..rounds {

@@ -50,7 +50,11 @@ impl Tiers {
             (Some(found), Destination::Warm(to)) => {
                 self.index.replace(&mut append.index, &found, to, found.entry().tombstone);
                 append.kill(from, &one.weight);
-                if let Some(account) = append.account(to.slot) {
+                let counts =
+                    one.weight.tombstone || self.keyspaces.is_current(one.weight.incarnation);
+                if let Some(account) = append.account(to.slot)
+                    && counts
+                {
                     account.revive(&one.weight);
                 }
             }

@@ -12,8 +12,10 @@ pub(crate) mod append;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
 pub(crate) mod open;
+pub(crate) mod audit;
 pub(crate) mod read;
 pub(crate) mod recover;
+pub(crate) mod scan;
 pub(crate) mod write;
 
 use std::collections::HashMap;
@@ -127,6 +129,10 @@ pub(crate) struct Tiers {
     pub relieved: Condvar,
     pub wanted: Condvar,
     pub lock: Mutex<Option<Box<dyn Lock>>>,
+    /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
+    pub creating: Mutex<()>,
+    /// One read-modify-write of a volatile record at a time.
+    pub volatile_changes: Mutex<()>,
 }
 
 impl Tiers {
@@ -154,6 +160,11 @@ impl Tiers {
     /// What the journal holds that was not synced yet, and the `seq` that syncing it reaches.
     fn take_dirty(&self) -> (Vec<DirtyRange>, Seq) {
         self.append.lock().take_dirty()
+    }
+
+    /// The count of moves so far: what an optimistic writer remembers of the moment it read.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
     }
 
     /// Tells the workers that there may be something to do.

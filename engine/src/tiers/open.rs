@@ -164,6 +164,8 @@ fn assemble(
         relieved: Condvar::new(),
         wanted: Condvar::new(),
         lock: Mutex::new(Some(lock)),
+        creating: Mutex::new(()),
+        volatile_changes: Mutex::new(()),
         options,
     }))
 }

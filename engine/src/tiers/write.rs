@@ -448,6 +448,31 @@ impl Tiers {
         Ok(())
     }
 
+    /// The same for a volatile keyspace, which takes no `seq`: the manifest alone knows.
+    pub(crate) fn end_volatile(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
+        let ended = keyspace.incarnation()?;
+        let seq = self.visible().0;
+        let next = if drop { 0 } else { self.manifest.next_incarnation() };
+        let name = keyspace.name.clone();
+        self.manifest.commit(&vec![if drop {
+            Op::DropKeyspace { name, incarnation: ended.0, seq }
+        } else {
+            Op::SetKeyspace(keyspace.facts(next, seq))
+        }])?;
+        self.keyspaces.end(ended, next);
+        Ok(())
+    }
+
+    /// Tells the manifest of ended incarnations now, after syncing all that came before them.
+    pub(crate) fn publish_ended(&self) -> Result<()> {
+        let ended: Vec<_> = self.append.lock().ended.iter().cloned().collect();
+        let Some((last, _)) = ended.last() else { return Ok(()) };
+        self.flush_through(*last)?;
+        self.manifest.commit(&ended.iter().map(|(_, op)| op.clone()).collect())?;
+        self.append.lock().ended.retain(|(seq, _)| seq > last);
+        Ok(())
+    }
+
     /// Waits while the log is over its budget, gently at first; fails when waiting cannot help.
     fn wait_for_space(&self, mutations: &[Mutation<'_>]) -> Result<()> {
         if mutations.iter().all(|mutation| mutation.value.is_none()) {

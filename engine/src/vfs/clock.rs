@@ -116,6 +116,11 @@ impl Clock {
 
     /// The deadline of a record that is written now: rounded up to whole milliseconds, `u64::MAX`
     /// when that is too far away for a number.
+    pub(crate) fn monotonic_ms(&self) -> u64 {
+        self.source.monotonic_ms()
+    }
+
+    /// When a record with this TTL, put now, expires.
     pub(crate) fn deadline_ms(&self, ttl: Duration) -> u64 {
         self.now_ms().saturating_add(ms_rounded_up(ttl))
     }

@@ -332,6 +332,20 @@ pub(crate) fn process_id() -> u32 {
     std::process::id()
 }
 
+/// A path under the system's temporary directory that nobody has used.
+pub(crate) fn temporary_path() -> io::Result<PathBuf> {
+    let [a, b] = random_bytes::<16>().map(|bytes| {
+        let (a, b) = bytes.split_at(8);
+        [a, b].map(|half| u64::from_le_bytes(half.try_into().unwrap_or_default()))
+    })?;
+    Ok(std::env::temp_dir().join(format!("terrace-{a:016x}{b:016x}")))
+}
+
+/// Removes the directory of a temporary store with everything in it.
+pub(crate) fn remove_temporary(path: &Path) -> io::Result<()> {
+    std::fs::remove_dir_all(path)
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {

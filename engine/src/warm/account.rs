@@ -92,9 +92,15 @@ impl SegmentAccount {
             self.tombstone_bytes -= weight.len;
             self.tombstone_count -= 1;
         } else {
-            let group = self.group(weight);
-            group.bytes -= weight.len;
-            group.count -= 1;
+            // The group is gone when its incarnation was cleared: its records are dead already.
+            let class_end_ms = self.class_end(weight);
+            let group = self.groups.iter_mut().find(|group| {
+                group.incarnation == weight.incarnation && group.class_end_ms == class_end_ms
+            });
+            if let Some(group) = group {
+                group.bytes -= weight.len;
+                group.count -= 1;
+            }
         }
     }
 

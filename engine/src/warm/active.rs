@@ -81,6 +81,11 @@ impl SegmentWriter {
         self.tail
     }
 
+    /// Where the records end; behind it stands the trailer, once it is written.
+    pub(crate) fn records_end(&self) -> u64 {
+        self.records_end
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.tail == SEGMENT_HEADER_LEN as u64
     }

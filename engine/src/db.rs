@@ -1,0 +1,254 @@
+//! The store as a program holds it: open, keyspaces, sync, figures, close.
+//! Thin: checks its arguments and asks the tiers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::format::manifest::Op;
+use crate::keyspace::Keyspace;
+use crate::ledger::{Audit, Ledger};
+use crate::limits;
+use crate::options::{KeyspaceOptions, Options};
+use crate::stats::Stats;
+use crate::tiering::workers;
+use crate::tiers::Tiers;
+use crate::tiers::keyspaces::{KeyspaceState, new_facts};
+use crate::verify::{Progress, Verified};
+
+/// An open store.
+///
+/// The short answer: `Db::open`, `keyspace`, `put`, `get`; everything else happens by itself.
+/// Clones share the store; it is closed when the last handle is dropped, or by [`Db::close`].
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let db = terrace::Db::open(dir.path().join("data"))?;
+/// let notes = db.keyspace("notes")?;
+/// notes.put("a", "1")?;
+/// assert_eq!(notes.get("a")?.as_deref(), Some(&b"1"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Db {
+    inner: Arc<DbInner>,
+}
+
+/// What all handles of one store share.
+#[derive(Debug)]
+pub(crate) struct DbInner {
+    pub(crate) tiers: Arc<Tiers>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// A temporary store's directory, removed when the last handle goes.
+    temporary: Option<std::path::PathBuf>,
+}
+
+impl Options {
+    /// Opens the store in this directory, creating it when absent.
+    ///
+    /// Errors: [`Error::Locked`] when another process has it open, [`Error::Foreign`] when the
+    /// directory is not a store, [`Error::Version`], [`Error::Damaged`], [`Error::Invalid`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
+        Db::start(path.as_ref(), self, None)
+    }
+
+    /// Opens a store in a directory of its own under the system's temporary directory; it is
+    /// removed when the last handle is dropped.
+    pub fn temporary(self) -> Result<Db> {
+        let path = crate::vfs::os::temporary_path()
+            .map_err(|error| Error::io("make temporary directory", "temporary directory", error))?;
+        Db::start(&path, self, Some(path.clone()))
+    }
+}
+
+impl Db {
+    /// Opens the store in this directory with the default options, creating it when absent.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    fn start(path: &Path, options: Options, temporary: Option<std::path::PathBuf>) -> Result<Self> {
+        let workers = options.workers;
+        let tiers = Tiers::open(path, options)?;
+        let threads = if workers { workers::start(&tiers)? } else { Vec::new() };
+        let inner = DbInner { tiers, threads: Mutex::new(threads), temporary };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Opens a keyspace, creating it with the default options when absent.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.tiers().check_open()?;
+        limits::check_keyspace_name(name)?;
+        match self.tiers().keyspaces.by_name(name) {
+            Some(state) => Ok(Keyspace::new(Arc::clone(&self.inner), state)),
+            None => self.keyspace_with(name, KeyspaceOptions::new()),
+        }
+    }
+
+    /// Opens a keyspace, creating it with these options when absent. Options other than the default
+    /// TTL that differ from those it was created with are [`Error::Invalid`].
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
+    pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        limits::check_keyspace_name(name)?;
+        options.check()?;
+        let _creating = tiers.creating.lock();
+        if let Some(state) = tiers.keyspaces.by_name(name) {
+            if state.reopen(&options)? {
+                let incarnation = state.incarnation()?.0;
+                let seq = tiers.visible().0;
+                tiers.manifest.commit(&vec![Op::SetKeyspace(state.facts(incarnation, seq))])?;
+            }
+            return Ok(Keyspace::new(Arc::clone(&self.inner), state));
+        }
+        let count = tiers.keyspaces.all().len();
+        if count >= limits::KEYSPACE_COUNT_MAX {
+            let (max, found) = (limits::KEYSPACE_COUNT_MAX as u64, count as u64 + 1);
+            return Err(Error::Limit { what: "keyspaces", max, found });
+        }
+        // A drop of the same name that the manifest does not know yet must come before.
+        tiers.publish_ended()?;
+        let facts = new_facts(name, tiers.manifest.next_incarnation(), &options);
+        tiers.manifest.commit(&vec![Op::SetKeyspace(facts.clone())])?;
+        let state = KeyspaceState::of(&facts);
+        tiers.keyspaces.insert(Arc::clone(&state));
+        Ok(Keyspace::new(Arc::clone(&self.inner), state))
+    }
+
+    /// The names of all keyspaces, sorted.
+    pub fn keyspaces(&self) -> Result<Vec<String>> {
+        self.tiers().check_open()?;
+        Ok(self.tiers().keyspaces.all().iter().map(|keyspace| keyspace.name.clone()).collect())
+    }
+
+    /// Drops a keyspace with all its records, in constant time; `false` when there is none of that
+    /// name. Its space comes back in the background.
+    pub fn drop_keyspace(&self, name: &str) -> Result<bool> {
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        let _creating = tiers.creating.lock();
+        let Some(state) = tiers.keyspaces.by_name(name) else { return Ok(false) };
+        let ended = state.incarnation()?;
+        if state.volatile {
+            tiers.end_volatile(&state, true)?;
+        } else {
+            tiers.end_incarnation(&state, true)?;
+        }
+        tiers.hot.purge_incarnation(ended);
+        Ok(true)
+    }
+
+    /// Begins a batch: changes of any keyspaces that become visible and durable together.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.inner))
+    }
+
+    /// Returns when everything that was written before the call is on stable storage.
+    pub fn sync(&self) -> Result<()> {
+        self.tiers().check_open()?;
+        self.tiers().sync()
+    }
+
+    /// The highest `seq` with everything at or below it on stable storage.
+    pub fn durable_seq(&self) -> u64 {
+        self.tiers().flusher.durable().0
+    }
+
+    /// The `seq` of the last mutation.
+    pub fn last_seq(&self) -> u64 {
+        self.tiers().visible().0
+    }
+
+    /// Waits until background movement has nothing to do; `false` when the time was too short.
+    pub fn settle(&self, timeout: Duration) -> Result<bool> {
+        let tiers = self.tiers();
+        let until = tiers.clock.monotonic_ms().saturating_add(
+            u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        );
+        loop {
+            if tiers.settle(16)? {
+                return Ok(true);
+            }
+            if tiers.clock.monotonic_ms() >= until {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Does one step of background movement; `false` when nothing is wanted.
+    #[cfg(feature = "testing")]
+    pub fn step(&self) -> Result<bool> {
+        Ok(self.tiers().step()? == crate::tiering::Step::Worked)
+    }
+
+    /// Cleans the whole log now. Never needed: the store does it by itself.
+    pub fn compact(&self) -> Result<()> {
+        self.tiers().check_open()?;
+        self.tiers().compact()
+    }
+
+    /// Figures of the running store.
+    pub fn stats(&self) -> Stats {
+        Stats::of(self.tiers())
+    }
+
+    /// Where every byte is, as the accounts know it.
+    pub fn ledger(&self) -> Ledger {
+        self.tiers().ledger()
+    }
+
+    /// Recounts the ledger from the files and the index and compares it line by line.
+    pub fn audit(&self) -> Result<Audit> {
+        self.tiers().check_open()?;
+        self.tiers().audit()
+    }
+
+    /// Reads and checks everything: checksums, trailers, archives, the index against the log.
+    pub fn verify(&self, progress: impl FnMut(Progress)) -> Result<Verified> {
+        self.tiers().check_open()?;
+        crate::verify::verify(self.tiers(), progress)
+    }
+
+    /// Makes everything durable and releases the lock. Other handles answer [`Error::Closed`] from
+    /// now on; values that were read stay valid.
+    pub fn close(self) -> Result<()> {
+        self.inner.close()
+    }
+
+    fn tiers(&self) -> &Tiers {
+        &self.inner.tiers
+    }
+}
+
+impl DbInner {
+    fn close(&self) -> Result<()> {
+        let result = self.tiers.close();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        result
+    }
+}
+
+impl Drop for DbInner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close()
+            && !matches!(error, Error::Closed)
+        {
+            tracing::error!(%error, "closing failed; a crash is as good as a close");
+        }
+        if let Some(path) = &self.temporary
+            && let Err(error) = crate::vfs::os::remove_temporary(path)
+        {
+            tracing::warn!(%error, "a temporary store stays");
+        }
+    }
+}

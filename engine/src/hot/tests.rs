@@ -1,0 +1,116 @@
+//! The hot tier against a map, with every sum checked after every run.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HERE: Incarnation = Incarnation(1);
+
+fn hash(key: u16) -> KeyHash {
+    KeyHash(u64::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+fn admit(hot: &HotTier, key: u16, value: &[u8]) -> bool {
+    hot.admit(hash(key), HERE, &key.to_le_bytes(), value, Seq(1), 0, || true)
+}
+
+fn get(hot: &HotTier, key: u16) -> Option<Vec<u8>> {
+    hot.get(hash(key), HERE, &key.to_le_bytes(), || 100, |record| record.value.to_vec())
+}
+
+proptest! {
+    #[test]
+    fn what_is_resident_is_what_was_put_last_and_every_sum_holds(
+        ops in proptest::collection::vec((0_u16..60, 0_u8..6, 0_usize..300), 0..300)
+    ) {
+        let hot = HotTier::new(2, 24 << 10);
+        let mut clean: HashMap<u16, Vec<u8>> = HashMap::new();
+        let mut volatile: HashMap<u16, Vec<u8>> = HashMap::new();
+        for (key, op, len) in ops {
+            let value = vec![op; len];
+            let name = [key.to_le_bytes(), [7, 7]].concat();
+            match op {
+                0 | 1 => {
+                    admit(&hot, key, &value);
+                    clean.insert(key, value);
+                }
+                2 => {
+                    hot.replace_with(hash(key), HERE, &key.to_le_bytes(), || ());
+                    clean.remove(&key);
+                }
+                3 => {
+                    let put = hot.put_volatile(hash(key), Incarnation(2), &name, &value, 0);
+                    if put.is_ok() {
+                        volatile.insert(key, value);
+                    }
+                }
+                4 => {
+                    let was = hot.remove_volatile(hash(key), Incarnation(2), &name, 100);
+                    prop_assert_eq!(was, volatile.remove(&key).is_some());
+                }
+                _ => prop_assert!(get(&hot, key).is_none_or(|found| Some(&found) == clean.get(&key))),
+            }
+            hot.validate();
+        }
+        for (key, value) in volatile {
+            let name = [key.to_le_bytes(), [7, 7]].concat();
+            let found = hot.get(hash(key), Incarnation(2), &name, || 0, |r| r.value.to_vec());
+            prop_assert_eq!(found, Some(value));
+        }
+    }
+}
+
+#[test]
+fn a_scan_of_ten_times_the_budget_leaves_the_working_set() {
+    let hot = HotTier::new(1, 256 << 10);
+    for key in 0..500 {
+        admit(&hot, key, &[1; 100]);
+        get(&hot, key);
+    }
+    for key in 1000..11_000 {
+        admit(&hot, key, &[2; 100]);
+        if key % 20 == 0 {
+            for warm in 0..500 {
+                get(&hot, warm);
+            }
+        }
+    }
+    let kept = (0..500).filter(|&key| get(&hot, key).is_some()).count();
+    assert!(kept >= 490, "{kept} of 500 kept");
+    hot.validate();
+}
+
+#[test]
+fn a_stale_admission_is_refused() {
+    let hot = HotTier::new(1, 64 << 10);
+    assert!(!hot.admit(hash(1), HERE, &[1, 0], b"old", Seq(1), 0, || false));
+    assert_eq!(get(&hot, 1), None);
+}
+
+#[test]
+fn volatile_records_are_never_evicted_and_full_is_an_error() {
+    let hot = HotTier::new(1, 16 << 10);
+    let mut put = 0_u16;
+    let error = loop {
+        match hot.put_volatile(hash(put), HERE, &put.to_le_bytes(), &[3; 500], 0) {
+            Ok(()) => put += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!((0..put).all(|key| get(&hot, key).is_some()));
+    hot.set_budget(1 << 10);
+    assert!((0..put).all(|key| get(&hot, key).is_some()));
+}
+
+#[test]
+fn an_expired_record_is_absent_and_swept() {
+    let hot = HotTier::new(1, 64 << 10);
+    hot.put_volatile(hash(1), HERE, &[1, 0], b"soon", 100).unwrap();
+    hot.put_volatile(hash(2), HERE, &[2, 0], b"later", 101).unwrap();
+    assert_eq!((get(&hot, 1), get(&hot, 2)), (None, Some(b"later".to_vec())));
+    assert_eq!(hot.sweep_expired(100, 10), 1);
+    assert_eq!(hot.record_count(), 1);
+}

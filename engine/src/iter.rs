@@ -1,0 +1,131 @@
+//! The ordered walk over a keyspace: keys a bounded piece at a time, values one by one.
+//! Holds no lock and pins nothing between two items.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+
+use crate::error::Result;
+use crate::key::Key;
+use crate::keyspace::Keyspace;
+use crate::tiers::scan::KeyRange;
+use crate::value::Value;
+
+/// Keys that are collected at a time.
+const PIECE: usize = 16 * 1024;
+/// Keys that the first, cheap piece collects.
+const PIECE_FIRST: usize = 256;
+
+/// Keys of a range that may be there, in order.
+#[derive(Debug)]
+struct Walk {
+    keyspace: Keyspace,
+    range: KeyRange,
+    keys: VecDeque<Key>,
+    piece: usize,
+    more: bool,
+}
+
+impl Walk {
+    fn new(keyspace: Keyspace, range: KeyRange) -> Self {
+        Self { keyspace, range, keys: VecDeque::new(), piece: PIECE_FIRST, more: true }
+    }
+
+    fn next(&mut self) -> Result<Option<Key>> {
+        while self.keys.is_empty() && self.more {
+            self.fill()?;
+        }
+        Ok(self.keys.pop_front())
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let tiers = &self.keyspace.inner().tiers;
+        tiers.check_open()?;
+        let state = self.keyspace.state();
+        let incarnation = state.incarnation()?;
+        let (keys, more) = if state.volatile {
+            tiers.hot.keys_piece(incarnation, &self.range.from, &self.range.to, self.piece)
+        } else {
+            tiers.keys_piece(incarnation, &self.range, self.piece)?
+        };
+        if let Some(last) = keys.last() {
+            self.range.from = Bound::Excluded(last.clone());
+        }
+        self.more = more;
+        self.keys = keys.into();
+        self.piece = PIECE;
+        Ok(())
+    }
+}
+
+/// Records in order of their keys. An error is an item; the walk goes on behind it.
+#[derive(Debug)]
+pub struct Iter {
+    walk: Walk,
+    done: bool,
+}
+
+impl Iter {
+    pub(crate) fn new(keyspace: Keyspace, range: KeyRange) -> Self {
+        Self { walk: Walk::new(keyspace, range), done: false }
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<(Key, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            let key = match self.walk.next() {
+                Ok(Some(key)) => key,
+                Ok(None) => break,
+                Err(error) => {
+                    // What lies ahead could not be collected: the walk ends with the error.
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            };
+            match self.walk.keyspace.get(&key) {
+                Ok(Some(value)) => return Some(Ok((key, value))),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+}
+
+/// Keys in order.
+#[derive(Debug)]
+pub struct Keys {
+    walk: Walk,
+    done: bool,
+}
+
+impl Keys {
+    pub(crate) fn new(keyspace: Keyspace, range: KeyRange) -> Self {
+        Self { walk: Walk::new(keyspace, range), done: false }
+    }
+}
+
+impl Iterator for Keys {
+    type Item = Result<Key>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            let key = match self.walk.next() {
+                Ok(Some(key)) => key,
+                Ok(None) => break,
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            };
+            match self.walk.keyspace.contains(&key) {
+                Ok(true) => return Some(Ok(key)),
+                Ok(false) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,544 @@
+//! A keyspace as a program holds it: get, put, delete, update and the rest, one key at a time.
+//! Thin: checks its arguments, hashes the key once, asks the tiers.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::db::DbInner;
+use crate::error::{Error, Result};
+use crate::hot::HotRecord;
+use crate::ids::Seq;
+use crate::iter::{Iter, Keys};
+use crate::key::Key;
+use crate::limits;
+use crate::options::{Durability, PutOptions, check_ttl};
+use crate::tiers::keyspaces::KeyspaceState;
+use crate::tiers::read::{Hit, KeyRef};
+use crate::tiers::scan::KeyRange;
+use crate::tiers::write::{Expected, Mutation, Outcome};
+use crate::tiers::{Tiers, bump};
+use crate::value::Value;
+
+/// How often an optimistic change is tried before it gives up.
+const ATTEMPTS_MAX: u32 = 10_000;
+
+/// Which tier answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tier {
+    /// L1, in memory.
+    Hot,
+    /// L2, the mapped log.
+    Warm,
+    /// L3, an archive.
+    Cold,
+}
+
+/// What is known of a record besides its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordInfo {
+    /// Its place in the order of mutations; 0 in a volatile keyspace.
+    pub seq: u64,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_at: Option<u64>,
+    /// Where it was found.
+    pub tier: Tier,
+    /// Bytes of the key.
+    pub key_len: usize,
+    /// Bytes of the value.
+    pub value_len: usize,
+    /// Bytes of the record before compression: header, key, value, padding.
+    pub stored_len: u64,
+}
+
+/// What [`Keyspace::update`] makes of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// This value; the deadline stays as it is.
+    Put(Vec<u8>),
+    /// This value with a new TTL.
+    PutTtl(Vec<u8>, Duration),
+    /// The record goes.
+    Delete,
+    /// Nothing changes.
+    Keep,
+}
+
+/// What [`Keyspace::compare_and_swap`] expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expect<'a> {
+    /// No record.
+    Absent,
+    /// The version with this `seq`.
+    Seq(u64),
+    /// This value.
+    Value(&'a [u8]),
+}
+
+/// A named set of keys. Clones share it; it keeps the store open.
+#[derive(Debug, Clone)]
+pub struct Keyspace {
+    inner: Arc<DbInner>,
+    state: Arc<KeyspaceState>,
+}
+
+impl Keyspace {
+    pub(crate) fn new(inner: Arc<DbInner>, state: Arc<KeyspaceState>) -> Self {
+        Self { inner, state }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<KeyspaceState> {
+        &self.state
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<DbInner> {
+        &self.inner
+    }
+
+    fn tiers(&self) -> &Tiers {
+        &self.inner.tiers
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    /// Writes a value with the keyspace's default TTL and the store's durability.
+    ///
+    /// Errors: [`Error::Limit`] for a key above 65,535 bytes or a value above 256 MiB,
+    /// [`Error::Full`], [`Error::Poisoned`], [`Error::Closed`]. After an error of another kind the
+    /// write may or may not have happened.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, PutOptions::new())
+    }
+
+    /// Writes a value with a TTL or durability of its own.
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: PutOptions,
+    ) -> Result<()> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        limits::check_key(key)?;
+        limits::check_value(value)?;
+        check_ttl(options.ttl)?;
+        let deadline_ms = self.deadline(options.ttl);
+        if self.state.volatile {
+            return self.put_volatile(key, value, deadline_ms);
+        }
+        let tiers = self.tiers();
+        let durability = options.durability.unwrap_or(tiers.options.durability);
+        loop {
+            let mutation = Mutation::new(tiers, &self.state, key, Some(value), deadline_ms)?;
+            if let Outcome::Done(_) = tiers.write(&[mutation], None, durability)? {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u64 {
+        let ttl = ttl.or_else(|| self.state.default_ttl());
+        ttl.map_or(0, |ttl| self.tiers().clock.deadline_ms(ttl))
+    }
+
+    fn put_volatile(&self, key: &[u8], value: &[u8], deadline_ms: u64) -> Result<()> {
+        self.tiers().check_open()?;
+        let at = self.key_ref(key)?;
+        let was = self.volatile_get(&at, |_| ()).is_some();
+        self.tiers().hot.put_volatile(at.hash, at.incarnation, key, value, deadline_ms)?;
+        self.state.count_by(i64::from(!was));
+        Ok(())
+    }
+
+    fn volatile_get<R>(&self, at: &KeyRef<'_>, read: impl FnOnce(HotRecord<'_>) -> R) -> Option<R> {
+        let tiers = self.tiers();
+        tiers.hot.get(at.hash, at.incarnation, at.key, || tiers.clock.now_ms(), read)
+    }
+
+    pub(crate) fn key_ref<'a>(&self, key: &'a [u8]) -> Result<KeyRef<'a>> {
+        let incarnation = self.state.incarnation()?;
+        let hash = self.tiers().seed.hash(incarnation, key);
+        Ok(KeyRef { incarnation, hash, key })
+    }
+
+    /// Returns the value of `key`, or `None` when it is absent or has expired.
+    ///
+    /// Cost: one hash, no lock; one page fault at most when the record is warm.
+    /// Errors: [`Error::Corrupt`] when the newest version is damaged; an older one is never served.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        self.read(key, |record| Value::from(record.value), |hit| hit.value(key))
+    }
+
+    /// Hands the value of `key` to `read`: no copy, no reference count when it is hot.
+    pub fn get_with<R>(
+        &self,
+        key: impl AsRef<[u8]>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>> {
+        let key = key.as_ref();
+        let read = std::cell::Cell::new(Some(read));
+        let once = |bytes: &[u8]| read.take().map(|read| read(bytes));
+        let found = self.read(key, |record| once(record.value), |hit| once(&hit.value(key)))?;
+        Ok(found.flatten())
+    }
+
+    fn read<R>(
+        &self,
+        key: &[u8],
+        hot: impl FnOnce(HotRecord<'_>) -> R,
+        other: impl FnOnce(&Hit) -> R,
+    ) -> Result<Option<R>> {
+        limits::check_key(key)?;
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        let at = self.key_ref(key)?;
+        if self.state.volatile {
+            return Ok(self.volatile_get(&at, hot));
+        }
+        if !tiers.hot.is_empty_fast()
+            && let Some(found) = self.volatile_get(&at, hot)
+        {
+            bump(&tiers.counters.hot_hits, 1);
+            return Ok(Some(found));
+        }
+        let moves = tiers.moves();
+        let Some(hit) = tiers.newest_hit(&at)? else { return Ok(None) };
+        if matches!(hit, Hit::Cold(_)) {
+            self.admit(&at, &hit, moves);
+        }
+        Ok(Some(other(&hit)))
+    }
+
+    /// A cold record that is touched a second time gets a copy in the hot tier.
+    fn admit(&self, at: &KeyRef<'_>, hit: &Hit, moves: u64) {
+        let tiers = self.tiers();
+        if !tiers.hot.note_touch(at.hash) {
+            return;
+        }
+        let (value, seq) = (hit.value(at.key), hit.seq());
+        tiers.hot.admit(at.hash, at.incarnation, at.key, &value, seq, hit.deadline_ms(), || {
+            tiers.is_newest(at, seq, moves)
+        });
+    }
+
+    /// The values of several keys, in their order, as of one moment.
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
+        let tiers = self.tiers();
+        for key in keys {
+            limits::check_key(key.as_ref())?;
+        }
+        for attempt in 0.. {
+            // After a few lost races the writers wait.
+            let _writers = (attempt >= 3).then(|| tiers.append.lock());
+            let before = tiers.visible();
+            for key in keys {
+                tiers.index.prefetch(self.key_ref(key.as_ref())?.hash.tag());
+            }
+            let values = keys.iter().map(|key| self.get(key)).collect::<Result<Vec<_>>>()?;
+            if tiers.visible() == before {
+                return Ok(values);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Whether the key is there.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get_with(key, |_| ())?.is_some())
+    }
+
+    /// What is known of a record besides its value.
+    pub fn info(&self, key: impl AsRef<[u8]>) -> Result<Option<RecordInfo>> {
+        let key = key.as_ref();
+        let info = |seq: u64, deadline: u64, tier, value_len: usize, stored_len| RecordInfo {
+            seq,
+            expires_at: (deadline != 0).then_some(deadline),
+            tier,
+            key_len: key.len(),
+            value_len,
+            stored_len,
+        };
+        self.read(
+            key,
+            |record| {
+                let len = crate::format::record::encoded_len(key.len(), record.value.len());
+                info(record.seq.0, record.deadline_ms, Tier::Hot, record.value.len(), len)
+            },
+            |hit| {
+                let tier = if matches!(hit, Hit::Cold(_)) { Tier::Cold } else { Tier::Warm };
+                let len = hit.value(key).len();
+                info(hit.seq().0, hit.deadline_ms(), tier, len, hit.stored_len())
+            },
+        )
+    }
+
+    /// Deletes a key; answers whether it was there.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        limits::check_key(key)?;
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        if self.state.volatile {
+            let at = self.key_ref(key)?;
+            let now = tiers.clock.now_ms();
+            let was = tiers.hot.remove_volatile(at.hash, at.incarnation, key, now);
+            self.state.count_by(-i64::from(was));
+            return Ok(was);
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let at = self.key_ref(key)?;
+            let moves = tiers.moves();
+            let expected = match tiers.newest_hit(&at) {
+                Ok(None) => return Ok(false),
+                Ok(Some(hit)) => Some(Expected { seq: Some(hit.seq()), moves }),
+                // Deleting a damaged record is how damage heals.
+                Err(Error::Corrupt(_)) => None,
+                Err(error) => return Err(error),
+            };
+            let mutation = Mutation::new(tiers, &self.state, key, None, 0)?;
+            let durability = tiers.options.durability;
+            if let Outcome::Done(_) = tiers.write(&[mutation], expected, durability)? {
+                return Ok(true);
+            }
+        }
+        Err(Error::Conflict { doing: "delete", attempts: ATTEMPTS_MAX })
+    }
+
+    /// Reads a record and writes what `change` makes of it, as one step. The closure may run more
+    /// than once; no lock is held while it runs. Returns the change that was made.
+    pub fn update(
+        &self,
+        key: impl AsRef<[u8]>,
+        mut change: impl FnMut(Option<&[u8]>) -> Change,
+    ) -> Result<Change> {
+        let key = key.as_ref();
+        limits::check_key(key)?;
+        self.optimistic(key, "update", |old| {
+            let made = change(old.map(|(_, value, _)| value));
+            (made.clone(), made)
+        })
+    }
+
+    /// Writes `new` (or deletes, for `None`) if what is there is as expected; answers whether it
+    /// was. The keyspace's default TTL applies.
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Expect<'_>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        let key = key.as_ref();
+        limits::check_key(key)?;
+        self.optimistic(key, "compare and swap", |old| {
+            let holds = match expected {
+                Expect::Absent => old.is_none(),
+                Expect::Seq(seq) => old.is_some_and(|(found, _, _)| found.0 == seq),
+                Expect::Value(value) => old.is_some_and(|(_, found, _)| found == value),
+            };
+            match (holds, new) {
+                (false, _) => (false, Change::Keep),
+                (true, None) => (true, Change::Delete),
+                (true, Some(new)) => (true, match self.state.default_ttl() {
+                    Some(ttl) => Change::PutTtl(new.to_vec(), ttl),
+                    None => Change::Put(new.to_vec()),
+                }),
+            }
+        })
+    }
+
+    /// Gives a record a new deadline, writing it anew; answers whether it was there.
+    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
+        let key = key.as_ref();
+        limits::check_key(key)?;
+        check_ttl(Some(ttl))?;
+        self.optimistic(key, "touch", |old| match old {
+            None => (false, Change::Keep),
+            Some((_, value, _)) => (true, Change::PutTtl(value.to_vec(), ttl)),
+        })
+    }
+
+    /// Reads, decides, and writes if nobody was faster; else again.
+    fn optimistic<R>(
+        &self,
+        key: &[u8],
+        doing: &'static str,
+        mut decide: impl FnMut(Option<(Seq, &[u8], u64)>) -> (R, Change),
+    ) -> Result<R> {
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        if self.state.volatile {
+            return self.optimistic_volatile(key, decide);
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let at = self.key_ref(key)?;
+            let moves = tiers.moves();
+            let hit = tiers.newest_hit(&at)?;
+            let value = hit.as_ref().map(|hit| hit.value(key));
+            let old = hit.as_ref().zip(value.as_deref());
+            let (result, change) =
+                decide(old.map(|(hit, value)| (hit.seq(), value, hit.deadline_ms())));
+            let deadline = hit.as_ref().map(Hit::deadline_ms);
+            let (new, deadline_ms) = match change {
+                Change::Keep => return Ok(result),
+                Change::Delete if hit.is_none() => return Ok(result),
+                Change::Delete => (None, 0),
+                Change::Put(value) => (Some(value), deadline.unwrap_or_else(|| self.deadline(None))),
+                Change::PutTtl(value, ttl) => {
+                    check_ttl(Some(ttl))?;
+                    (Some(value), self.deadline(Some(ttl)))
+                }
+            };
+            limits::check_value(new.as_deref().unwrap_or(&[]))?;
+            let expected = Expected { seq: hit.as_ref().map(Hit::seq), moves };
+            let mutation = Mutation::new(tiers, &self.state, key, new.as_deref(), deadline_ms)?;
+            let durability: Durability = tiers.options.durability;
+            if let Outcome::Done(_) = tiers.write(&[mutation], Some(expected), durability)? {
+                return Ok(result);
+            }
+        }
+        Err(Error::Conflict { doing, attempts: ATTEMPTS_MAX })
+    }
+
+    /// The same for memory alone: one step at a time, under a lock of the keyspace's own.
+    fn optimistic_volatile<R>(
+        &self,
+        key: &[u8],
+        mut decide: impl FnMut(Option<(Seq, &[u8], u64)>) -> (R, Change),
+    ) -> Result<R> {
+        let at = self.key_ref(key)?;
+        loop {
+            let read = self.volatile_get(&at, |record| {
+                (record.seq, record.value.to_vec(), record.deadline_ms)
+            });
+            let old = read.as_ref().map(|(seq, value, deadline)| (*seq, &value[..], *deadline));
+            let (result, change) = decide(old);
+            let (new, deadline_ms) = match change {
+                Change::Keep => return Ok(result),
+                Change::Delete => (None, 0),
+                Change::Put(value) => {
+                    let deadline = read.as_ref().map(|(_, _, deadline)| *deadline);
+                    (Some(value), deadline.unwrap_or_else(|| self.deadline(None)))
+                }
+                Change::PutTtl(value, ttl) => {
+                    check_ttl(Some(ttl))?;
+                    (Some(value), self.deadline(Some(ttl)))
+                }
+            };
+            limits::check_value(new.as_deref().unwrap_or(&[]))?;
+            let now = self.tiers().clock.now_ms();
+            let _one = self.tiers().volatile_changes.lock();
+            let same = self.volatile_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms)) == read;
+            if !same {
+                continue;
+            }
+            let hot = &self.tiers().hot;
+            match new {
+                Some(value) => {
+                    hot.put_volatile(at.hash, at.incarnation, key, &value, deadline_ms)?;
+                    self.state.count_by(i64::from(read.is_none()));
+                }
+                None => {
+                    let was = hot.remove_volatile(at.hash, at.incarnation, key, now);
+                    self.state.count_by(-i64::from(was));
+                }
+            }
+            return Ok(result);
+        }
+    }
+
+    /// Removes all records in constant time, in the order of mutations.
+    pub fn clear(&self) -> Result<()> {
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        let ended = self.state.incarnation()?;
+        if self.state.volatile {
+            tiers.end_volatile(&self.state, false)?;
+        } else {
+            tiers.end_incarnation(&self.state, false)?;
+        }
+        tiers.hot.purge_incarnation(ended);
+        Ok(())
+    }
+
+    /// The records of a range of keys, in order. Each key that stays is seen exactly once; changes
+    /// made during the walk may or may not be.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
+        Iter::new(self.clone(), key_range(&range))
+    }
+
+    /// The records whose key begins with `prefix`, in order.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        Iter::new(self.clone(), prefix_range(prefix.as_ref()))
+    }
+
+    /// All records, in order of their keys.
+    pub fn iter(&self) -> Iter {
+        Iter::new(self.clone(), KeyRange { from: Bound::Unbounded, to: Bound::Unbounded })
+    }
+
+    /// The keys of a range, in order.
+    pub fn keys<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Keys {
+        Keys::new(self.clone(), key_range(&range))
+    }
+
+    /// Counts the keys by walking them.
+    pub fn len(&self) -> Result<u64> {
+        let mut count = 0;
+        for key in self.keys::<&[u8]>(..) {
+            key?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.keys::<&[u8]>(..).next().transpose().map(|key| key.is_none())
+    }
+
+    /// The number of keys as far as it is known without reading: expired records that were not
+    /// collected yet count, and keys overwritten while archived may count twice.
+    pub fn approximate_len(&self) -> u64 {
+        self.state.count()
+    }
+}
+
+impl IntoIterator for &Keyspace {
+    type Item = Result<(Key, Value)>;
+    type IntoIter = Iter;
+
+    fn into_iter(self) -> Iter {
+        self.iter()
+    }
+}
+
+fn bound<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Key> {
+    bound.map(|key| Key::from(key.as_ref()))
+}
+
+fn key_range<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> KeyRange {
+    KeyRange { from: bound(range.start_bound()), to: bound(range.end_bound()) }
+}
+
+/// From the prefix up to the first key behind all that begin with it.
+fn prefix_range(prefix: &[u8]) -> KeyRange {
+    let mut end = prefix.to_vec();
+    while end.pop_if(|last| *last == u8::MAX).is_some() {}
+    let to = match end.last_mut() {
+        Some(last) => {
+            *last += 1;
+            Bound::Excluded(Key::from(&end[..]))
+        }
+        None => Bound::Unbounded,
+    };
+    KeyRange { from: Bound::Included(Key::from(prefix)), to }
+}

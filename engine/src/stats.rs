@@ -1,0 +1,110 @@
+//! Figures of a running store, typed and documented. Reads counters; keeps none.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::tiers::Tiers;
+
+/// What the store did since it was opened, and what it holds now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records put.
+    pub puts: u64,
+    /// Tombstones written.
+    pub deletes: u64,
+    /// Reads that the hot tier answered.
+    pub hot_hits: u64,
+    /// Reads that the log answered.
+    pub warm_hits: u64,
+    /// Reads that an archive answered.
+    pub cold_hits: u64,
+    /// Reads of keys that were not there.
+    pub misses: u64,
+    /// Encoded bytes of the records that were put or deleted.
+    pub user_bytes: u64,
+    /// Bytes written to the journal.
+    pub journal_bytes: u64,
+    /// Bytes written by cleaning.
+    pub survivor_bytes: u64,
+    /// Bytes written to archives.
+    pub archive_bytes: u64,
+    /// Segments reclaimed.
+    pub segments_cleaned: u64,
+    /// Records moved to an archive.
+    pub records_demoted: u64,
+    /// Expired records collected from the log.
+    pub records_expired: u64,
+    /// Archives merged.
+    pub archives_merged: u64,
+    /// Times that a put waited for space.
+    pub put_waits: u64,
+    /// Records in the hot tier.
+    pub hot_records: u64,
+    /// Keys in the index of the log, tombstones included.
+    pub warm_records: u64,
+    /// Records in archives that are not known to be dead.
+    pub cold_records: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Archives.
+    pub archives: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Bytes that the log takes.
+    pub warm_bytes: u64,
+    /// Bytes that all files take.
+    pub disk_bytes: u64,
+    /// The last mutation.
+    pub last_seq: u64,
+    /// The last mutation that is on stable storage, with all before it.
+    pub durable_seq: u64,
+    /// Names in the directory that are not the store's; they are left alone.
+    pub foreign_files: Vec<String>,
+    /// Bytes behind the last sound record that opening cut off.
+    pub tail_bytes_cut: u64,
+    /// Why movement fails, while it does.
+    pub stuck: Option<String>,
+}
+
+impl Stats {
+    pub(crate) fn of(tiers: &Tiers) -> Self {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &tiers.counters;
+        tiers.measure_space();
+        let cold = tiers.cold.load();
+        let cold_records = cold.entries().iter().map(|entry| {
+            u64::from(entry.archive.record_count())
+                .saturating_sub(entry.dead.total().record_count)
+        });
+        Self {
+            puts: read(&counters.puts),
+            deletes: read(&counters.deletes),
+            hot_hits: read(&counters.hot_hits),
+            warm_hits: read(&counters.warm_hits),
+            cold_hits: read(&counters.cold_hits),
+            misses: read(&counters.misses),
+            user_bytes: read(&counters.user_bytes),
+            journal_bytes: read(&counters.journal_bytes),
+            survivor_bytes: read(&counters.survivor_bytes),
+            archive_bytes: read(&counters.archive_bytes),
+            segments_cleaned: read(&counters.segments_cleaned),
+            records_demoted: read(&counters.records_demoted),
+            records_expired: read(&counters.records_expired),
+            archives_merged: read(&counters.archives_merged),
+            put_waits: read(&counters.put_waits),
+            hot_records: tiers.hot.record_count(),
+            warm_records: tiers.index_count(),
+            cold_records: cold_records.sum(),
+            segments: tiers.segments.load().iter().count() as u64,
+            archives: cold.entries().len() as u64,
+            index_bytes: tiers.index.charged_len(),
+            warm_bytes: read(&tiers.warm_len),
+            disk_bytes: read(&tiers.disk_len),
+            last_seq: tiers.visible().0,
+            durable_seq: tiers.flusher.durable().0,
+            foreign_files: tiers.report.foreign.clone(),
+            tail_bytes_cut: tiers.report.tail_bytes_cut,
+            stuck: tiers.stuck.lock().as_ref().map(ToString::to_string),
+        }
+    }
+}
