@@ -168,9 +168,10 @@ impl Db {
     /// Waits until background movement has nothing to do; `false` when the time was too short.
     pub fn settle(&self, timeout: Duration) -> Result<bool> {
         let tiers = self.tiers();
-        let until = tiers.clock.monotonic_ms().saturating_add(
-            u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        );
+        let until = tiers
+            .clock
+            .monotonic_ms()
+            .saturating_add(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         loop {
             if tiers.settle(16)? {
                 return Ok(true);

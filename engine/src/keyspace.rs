@@ -347,10 +347,13 @@ impl Keyspace {
             match (holds, new) {
                 (false, _) => (false, Change::Keep),
                 (true, None) => (true, Change::Delete),
-                (true, Some(new)) => (true, match self.state.default_ttl() {
-                    Some(ttl) => Change::PutTtl(new.to_vec(), ttl),
-                    None => Change::Put(new.to_vec()),
-                }),
+                (true, Some(new)) => (
+                    true,
+                    match self.state.default_ttl() {
+                        Some(ttl) => Change::PutTtl(new.to_vec(), ttl),
+                        None => Change::Put(new.to_vec()),
+                    },
+                ),
             }
         })
     }
@@ -391,7 +394,9 @@ impl Keyspace {
                 Change::Keep => return Ok(result),
                 Change::Delete if hit.is_none() => return Ok(result),
                 Change::Delete => (None, 0),
-                Change::Put(value) => (Some(value), deadline.unwrap_or_else(|| self.deadline(None))),
+                Change::Put(value) => {
+                    (Some(value), deadline.unwrap_or_else(|| self.deadline(None)))
+                }
                 Change::PutTtl(value, ttl) => {
                     check_ttl(Some(ttl))?;
                     (Some(value), self.deadline(Some(ttl)))
@@ -436,7 +441,9 @@ impl Keyspace {
             limits::check_value(new.as_deref().unwrap_or(&[]))?;
             let now = self.tiers().clock.now_ms();
             let _one = self.tiers().volatile_changes.lock();
-            let same = self.volatile_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms)) == read;
+            let same = self.volatile_get(&at, |record| {
+                (record.seq, record.value.to_vec(), record.deadline_ms)
+            }) == read;
             if !same {
                 continue;
             }

@@ -73,8 +73,7 @@ impl Stats {
         tiers.measure_space();
         let cold = tiers.cold.load();
         let cold_records = cold.entries().iter().map(|entry| {
-            u64::from(entry.archive.record_count())
-                .saturating_sub(entry.dead.total().record_count)
+            u64::from(entry.archive.record_count()).saturating_sub(entry.dead.total().record_count)
         });
         Self {
             puts: read(&counters.puts),

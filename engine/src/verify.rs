@@ -66,7 +66,8 @@ pub(crate) fn verify(tiers: &Tiers, mut progress: impl FnMut(Progress)) -> Resul
 
 /// Every record's checksums, and the trailer against the records.
 fn verify_segment(segment: &Arc<Segment>, verified: &mut Verified) {
-    let end = if segment.sealed().is_some() { segment.records_end() } else { segment.map.published() };
+    let end =
+        if segment.sealed().is_some() { segment.records_end() } else { segment.map.published() };
     verified.files += 1;
     let mut keyed = 0_u64;
     let walked = walk_records(segment, end, |offset, record| {
@@ -90,9 +91,12 @@ fn verify_segment(segment: &Arc<Segment>, verified: &mut Verified) {
             for entry in trailer.entries() {
                 let found = entry.map(|entry| (entry.seq, segment.record(u64::from(entry.offset))));
                 match found {
-                    Ok((seq, Ok(record))) if record.header.seq == seq => keyed = keyed.wrapping_sub(1),
+                    Ok((seq, Ok(record))) if record.header.seq == seq => {
+                        keyed = keyed.wrapping_sub(1)
+                    }
                     Ok((seq, _)) => {
-                        let error = crate::format::cursor::FieldError::new("record", "another", seq.0);
+                        let error =
+                            crate::format::cursor::FieldError::new("record", "another", seq.0);
                         verified.damage.push(segment.damage("verify trailer", 0, error));
                     }
                     Err(error) => verified.damage.push(segment.damage("verify trailer", 0, error)),

@@ -135,11 +135,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn expect(&mut self, field: &'static str, expected: &[u8]) -> Decoded<()> {
         let found = self.bytes(field, expected.len())?;
         if found != expected {
-            return Err(FieldError::new(
-                field,
-                found.escape_ascii(),
-                expected.escape_ascii(),
-            ));
+            return Err(FieldError::new(field, found.escape_ascii(), expected.escape_ascii()));
         }
         Ok(())
     }

@@ -229,8 +229,8 @@ impl<'a> TrailerReader<'a> {
             }
             let mut fields = Fields::new(self.groups.get(start as usize..).unwrap_or(&[]));
             let mut at = first;
-            let members = (self.count as usize - group * TRAILER_GROUP_COUNT)
-                .min(TRAILER_GROUP_COUNT);
+            let members =
+                (self.count as usize - group * TRAILER_GROUP_COUNT).min(TRAILER_GROUP_COUNT);
             for _ in 0..members {
                 let entry = self.entry(&mut fields, &mut at)?;
                 if entry.tag == tag {

@@ -79,7 +79,8 @@ impl Volatile {
             expired.extend(those.map(|(key, _)| (incarnation, key.clone())).take(most));
         }
         expired.truncate(most);
-        let gone = expired.iter().filter(|(incarnation, key)| self.remove(*incarnation, key).is_some());
+        let gone =
+            expired.iter().filter(|(incarnation, key)| self.remove(*incarnation, key).is_some());
         gone.count() as u64
     }
 

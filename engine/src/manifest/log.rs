@@ -135,8 +135,7 @@ impl ManifestLog {
     pub(crate) fn file_lens(&self) -> (u64, u64) {
         let inner = self.inner.lock();
         let len = inner.copies.iter().map(|copy| copy.len).sum();
-        let allocated =
-            inner.copies.iter().filter_map(|copy| copy.file.allocated_len().ok()).sum();
+        let allocated = inner.copies.iter().filter_map(|copy| copy.file.allocated_len().ok()).sum();
         (len, allocated)
     }
 }
@@ -222,8 +221,11 @@ impl Inner {
 /// The generations whose names are in the directory, the oldest first.
 pub(crate) fn generations(dir: &dyn Dir) -> Result<Vec<u64>> {
     let entries = dir.list().map_err(|error| Error::io("list directory", dir.path(), error))?;
-    let mut found: Vec<u64> =
-        entries.iter().filter_map(|entry| parse_name(&entry.name)).map(|(number, _)| number).collect();
+    let mut found: Vec<u64> = entries
+        .iter()
+        .filter_map(|entry| parse_name(&entry.name))
+        .map(|(number, _)| number)
+        .collect();
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -291,8 +293,7 @@ fn parse_copy(bytes: &[u8], generation: u64, copy: u32) -> CopyRead {
     offset += len;
     let mut frames = 1;
     // Whatever stops the walk is the torn end of this copy; the other copy may know more.
-    while let Ok(Some((ops, len))) =
-        decode_frame(rest(offset).unwrap_or(&[]), header.nonce, offset)
+    while let Ok(Some((ops, len))) = decode_frame(rest(offset).unwrap_or(&[]), header.nonce, offset)
     {
         set.apply(&ops)?;
         offset += len;

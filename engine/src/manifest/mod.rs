@@ -1,7 +1,6 @@
 //! The file set: which files exist and what each is. The only mutable truth about them.
 //! Knows numbers and states; knows nothing of what the files hold.
 
-
 pub(crate) mod log;
 
 use std::collections::BTreeMap;
@@ -30,9 +29,13 @@ pub(crate) enum FileState {
     DraftSegment,
     SealedSegment(SealedFacts),
     DraftArchive,
-    Archive { len: u64 },
+    Archive {
+        len: u64,
+    },
     DraftBits,
-    Bits { len: u64 },
+    Bits {
+        len: u64,
+    },
     /// Does not count any more; its unlink was not seen yet. The name depends on what it was.
     DoomedSegment,
     DoomedArchive,

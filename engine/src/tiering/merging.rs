@@ -34,8 +34,12 @@ impl Tiers {
     pub(crate) fn merge_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
         let set = self.cold.load_full();
         let now = self.clock.now_ms();
-        let expired: Vec<_> =
-            set.entries().iter().filter(|entry| self.live_bytes_of(entry, now) == 0).cloned().collect();
+        let expired: Vec<_> = set
+            .entries()
+            .iter()
+            .filter(|entry| self.live_bytes_of(entry, now) == 0)
+            .cloned()
+            .collect();
         if !expired.is_empty() {
             self.replace_archives(maintenance, &expired, None)?;
             return Ok(Step::Worked);

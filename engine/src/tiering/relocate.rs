@@ -262,9 +262,9 @@ impl Tiers {
         let slot = writer.segment.slot;
         for item in items {
             self.with_record(item, |segment, record| {
-                record
-                    .check_body()
-                    .map_err(|e| segment.damage("relocate record", u64::from(item.from.offset), e))?;
+                record.check_body().map_err(|e| {
+                    segment.damage("relocate record", u64::from(item.from.offset), e)
+                })?;
                 writer.make_room(record.header.encoded_len())?;
                 let header = RecordHeader { more: false, batch: false, ..record.header };
                 let offset = writer.append(&header, record.key, record.value);
@@ -295,7 +295,8 @@ impl Tiers {
         });
         let created_ms = self.clock.now_ms();
         let level = self.level_of(order.first().and_then(|item| record(item)));
-        let total = order.iter().filter_map(|item| record(item)).map(|r| r.header.encoded_len()).sum();
+        let total =
+            order.iter().filter_map(|item| record(item)).map(|r| r.header.encoded_len()).sum();
         let mut sampler = Sampler::new(total, created_ms, self.draw_nonce()?);
         for item in &order {
             if let Some(record) = record(item) {

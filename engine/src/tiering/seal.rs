@@ -68,8 +68,10 @@ impl Tiers {
         last: Seq,
     ) -> Result<()> {
         let ids = std::iter::once(journal).chain(attached.iter().map(|(writer, _)| writer));
-        let mut ops: Vec<Op> =
-            ids.zip(facts).map(|(writer, (facts, _))| seal_op(writer.segment.id.0, facts)).collect();
+        let mut ops: Vec<Op> = ids
+            .zip(facts)
+            .map(|(writer, (facts, _))| seal_op(writer.segment.id.0, facts))
+            .collect();
         ops.push(Op::JournalAt { seq: last.next().0 });
         let ended: Vec<_> = {
             let append = self.append.lock();

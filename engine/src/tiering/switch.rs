@@ -72,11 +72,7 @@ impl Tiers {
         }
     }
 
-    fn remove_entry(
-        &self,
-        append: &mut Append,
-        found: &crate::warm::index::point::IndexFound,
-    ) {
+    fn remove_entry(&self, append: &mut Append, found: &crate::warm::index::point::IndexFound) {
         if let Err(error) = self.index.remove(&mut append.index, found) {
             tracing::warn!(%error, "the index could not shrink");
         }

@@ -17,7 +17,8 @@ const FAILED_WAIT: Duration = Duration::from_millis(500);
 /// Starts the workers of a store. They end when it is closed or gone.
 pub(crate) fn start(tiers: &Arc<Tiers>) -> Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
-    let bodies: [(&str, fn(&Tiers) -> bool); 2] = [("terrace-move", move_once), ("terrace-flush", flush_once)];
+    let bodies: [(&str, fn(&Tiers) -> bool); 2] =
+        [("terrace-move", move_once), ("terrace-flush", flush_once)];
     for (name, body) in bodies {
         let weak = Arc::downgrade(tiers);
         let thread = os::spawn(name, move || run(&weak, body));

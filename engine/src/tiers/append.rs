@@ -157,8 +157,8 @@ impl Tiers {
             SegmentKind::Survivor => Op::DraftSegment { id },
             _ => Op::OpenSegment { id, kind: kind as u8 },
         }])?;
-        let nonce = os::random_bytes()
-            .map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
+        let nonce =
+            os::random_bytes().map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
         let header = SegmentHeader {
             store: self.store,
             id: SegmentId(id),
@@ -190,7 +190,12 @@ impl Tiers {
     }
 
     /// A journal segment with room for at least `len` bytes of records.
-    pub(crate) fn create_journal(&self, slot: Slot, live_bytes: u64, len: u64) -> Result<SegmentWriter> {
+    pub(crate) fn create_journal(
+        &self,
+        slot: Slot,
+        live_bytes: u64,
+        len: u64,
+    ) -> Result<SegmentWriter> {
         let (size, budget) = (self.options.segment_size, self.options.warm_budget);
         let limit = segment_target(live_bytes, size, budget).max(len + 4096);
         self.create_segment(SegmentKind::Journal, slot, limit)

@@ -53,8 +53,7 @@ impl Tiers {
     fn warm_files(&self, append: &Append, now: u64) -> Vec<FileAccount> {
         let mut files = Vec::new();
         let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
-        let open: Vec<&SegmentWriter> =
-            open.chain([&append.active]).chain(&append.spare).collect();
+        let open: Vec<&SegmentWriter> = open.chain([&append.active]).chain(&append.spare).collect();
         for writer in &open {
             let segment = &writer.segment;
             let len = writer.allocated();
@@ -139,7 +138,9 @@ impl Tiers {
             audit.files += 1;
             if file.bytes.sum() != file.bytes.len {
                 let (sum, len) = (file.bytes.sum(), file.bytes.len);
-                audit.differences.push(format!("{}: classes sum to {sum}, length {len}", file.name));
+                audit
+                    .differences
+                    .push(format!("{}: classes sum to {sum}, length {len}", file.name));
             }
         }
         self.find_orphans(&mut audit)?;
@@ -181,16 +182,17 @@ impl Tiers {
         ];
         for (line, known, found) in lines {
             if known != found {
-                audit.differences.push(format!("{}: {line} {known}, recounted {found}", segment.id));
+                audit
+                    .differences
+                    .push(format!("{}: {line} {known}, recounted {found}", segment.id));
             }
         }
         Ok(())
     }
 
     fn find_orphans(&self, audit: &mut Audit) -> Result<()> {
-        let known: Vec<String> = self
-            .manifest
-            .read(|set| set.files.iter().map(|(&id, state)| state.name(id)).collect());
+        let known: Vec<String> =
+            self.manifest.read(|set| set.files.iter().map(|(&id, state)| state.name(id)).collect());
         let dirs = [&self.dir, &self.archive_dir];
         let count = if self.options.archive_dir.is_some() { 2 } else { 1 };
         for dir in dirs.into_iter().take(count) {

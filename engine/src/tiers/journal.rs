@@ -75,7 +75,9 @@ impl Opened {
         let len = match self.dir.open(&name).and_then(|file| file.len()) {
             Ok(len) => len,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open segment", self.dir.path().join(&name), error)),
+            Err(error) => {
+                return Err(Error::io("open segment", self.dir.path().join(&name), error));
+            }
         };
         if len < SEGMENT_HEADER_LEN as u64 {
             return Ok(None);
@@ -110,9 +112,8 @@ impl Opened {
         let mut tails: Vec<Tail> = journals
             .into_values()
             .map(|segment| {
-                let scan = scan(&segment, |record, previous| {
-                    check_attached(record, previous, attached)
-                });
+                let scan =
+                    scan(&segment, |record, previous| check_attached(record, previous, attached));
                 Tail { segment, scan }
             })
             .collect();
@@ -226,8 +227,8 @@ impl Opened {
     ) -> Result<()> {
         let id = self.manifest.next_file();
         self.manifest.commit(&vec![Op::DraftSegment { id }])?;
-        let nonce = os::random_bytes()
-            .map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
+        let nonce =
+            os::random_bytes().map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
         let header = SegmentHeader {
             store: self.facts.store,
             id: SegmentId(id),

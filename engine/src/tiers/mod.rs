@@ -9,10 +9,10 @@
 //! 4. leaves: `pending`, keyspaces, the manifest, the flusher, `pressure`.
 
 pub(crate) mod append;
+pub(crate) mod audit;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
 pub(crate) mod open;
-pub(crate) mod audit;
 pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod scan;

@@ -193,8 +193,7 @@ fn first_journal(
     };
     let limit = segment_target(live, options.segment_size, options.warm_budget);
     let chunk = (limit / 16).clamp(256 << 10, 4 << 20);
-    let writer =
-        SegmentWriter::create(dir, &header, slot, limit.max(SEGMENT_LEN_MIN), chunk)?;
+    let writer = SegmentWriter::create(dir, &header, slot, limit.max(SEGMENT_LEN_MIN), chunk)?;
     writer.sync()?;
     dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
     Ok(writer)

@@ -121,7 +121,8 @@ impl Tiers {
         }
         let found = set.find(key.hash, key.incarnation, key.key)?;
         let found = found.map(|(found, _)| found);
-        let alive = |found: &Found| found.deadline_ms == 0 || found.deadline_ms > self.clock.now_ms();
+        let alive =
+            |found: &Found| found.deadline_ms == 0 || found.deadline_ms > self.clock.now_ms();
         Ok(found.filter(alive).map(Hit::Cold))
     }
 

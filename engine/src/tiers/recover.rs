@@ -16,7 +16,9 @@ use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::trailer::TrailerEntry;
 use crate::hash::HashSeed;
 use crate::ids::{ArchiveId, Location, SegmentId, Seq};
-use crate::manifest::log::{ManifestLog, file_name, generation_is_sound, generations, parse_name, read_file};
+use crate::manifest::log::{
+    ManifestLog, file_name, generation_is_sound, generations, parse_name, read_file,
+};
 use crate::manifest::{FileSet, FileState};
 use crate::options::{OpenPolicy, Options};
 use crate::tiers::OpenReport;
@@ -95,7 +97,11 @@ fn check_ours(dir: &dyn Dir) -> Result<bool> {
                     if let Err(error) = dir.unlink(&name)
                         && error.kind() != std::io::ErrorKind::NotFound
                     {
-                        return Err(Error::io("remove torn manifest", dir.path().join(name), error));
+                        return Err(Error::io(
+                            "remove torn manifest",
+                            dir.path().join(name),
+                            error,
+                        ));
                     }
                 }
             }
@@ -311,8 +317,9 @@ impl Opened {
         cold: ArchiveSet,
         resolved_as_of: Seq,
     ) -> Result<Recovered> {
-        let current: HashMap<u32, ()> =
-            self.manifest.read(|set| set.keyspaces.values().map(|ks| (ks.incarnation, ())).collect());
+        let current: HashMap<u32, ()> = self
+            .manifest
+            .read(|set| set.keyspaces.values().map(|ks| (ks.incarnation, ())).collect());
         let counts = table.iter().filter_map(|segment| segment.trailer().ok());
         let expected = counts.map(|trailer| u64::from(trailer.count())).sum();
         let grow = |error| Error::io("make index", "anonymous memory", error);

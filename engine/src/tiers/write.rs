@@ -126,8 +126,7 @@ impl Tiers {
             None
         };
         let mut append = self.append.lock();
-        let outcome =
-            self.append_locked(&mut append, mutations, expected, len, attached.as_mut());
+        let outcome = self.append_locked(&mut append, mutations, expected, len, attached.as_mut());
         let over = append.unflushed_bytes >= UNFLUSHED_LEN_MAX;
         match (&outcome, attached) {
             (Ok(Outcome::Done(seq)), Some(prepared)) => {
@@ -158,8 +157,10 @@ impl Tiers {
             let mut append = self.append.lock();
             self.take_slot(&mut append)?
         };
-        let made = self.create_segment(SegmentKind::Attached, slot, len + 4096).and_then(|mut w| {
-            match w.make_room(len) {
+        let made =
+            self.create_segment(SegmentKind::Attached, slot, len + 4096).and_then(|mut w| match w
+                .make_room(len)
+            {
                 Ok(()) => Ok(w),
                 Err(error) => {
                     let id = w.segment.id.0;
@@ -167,8 +168,7 @@ impl Tiers {
                     self.discard_file(id);
                     Err(error)
                 }
-            }
-        });
+            });
         let mut writer = made.inspect_err(|_| self.append.lock().table.release(slot))?;
         let offsets = mutations.iter().map(|m| writer.reserve(m.key, m.value.unwrap_or(&[])));
         let offsets = offsets.collect();

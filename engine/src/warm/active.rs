@@ -205,11 +205,7 @@ pub(crate) fn walk_records(
 }
 
 /// The trailer's bytes, and the first and last `seq` of the segment.
-fn build_trailer(
-    segment: &Segment,
-    end: u64,
-    seed: &HashSeed,
-) -> Result<(Vec<u8>, Seq, Seq)> {
+fn build_trailer(segment: &Segment, end: u64, seed: &HashSeed) -> Result<(Vec<u8>, Seq, Seq)> {
     let mut order: Vec<(u32, u32)> = Vec::new();
     let (mut first, mut last) = (Seq(u64::MAX), Seq::ZERO);
     let mut deadline_base = u64::MAX;

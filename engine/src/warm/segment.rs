@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::crc;
 use crate::format::cursor::FieldError;
-use crate::format::record::{Record, RECORD_HEADER_LEN};
+use crate::format::record::{RECORD_HEADER_LEN, Record};
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };

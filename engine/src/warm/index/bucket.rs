@@ -122,9 +122,8 @@ impl Snapshot {
         let version = (words[7].load(Ordering::Relaxed) >> VERSION_SHIFT) & 0xFFFF;
         assert!(version & 1 == 0, "one writer at a time");
         let odd = (version + 1) & 0xFFFF;
-        let with = |word: u64, version: u64| {
-            word & !(0xFFFF << VERSION_SHIFT) | version << VERSION_SHIFT
-        };
+        let with =
+            |word: u64, version: u64| word & !(0xFFFF << VERSION_SHIFT) | version << VERSION_SHIFT;
         words[7].store(with(words[7].load(Ordering::Relaxed), odd), Ordering::Relaxed);
         fence(Ordering::Release);
         for (to, from) in words.iter().zip(self.0).take(7) {
