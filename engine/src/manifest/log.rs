@@ -86,6 +86,11 @@ impl ManifestLog {
         let mut report = ManifestReport::default();
         while let Some(generation) = names.pop() {
             if let Some(set) = read_generation(&*dir, generation, &mut report)? {
+                // A copy that is torn or missing costs nothing while another one is sound: a crash
+                // while a generation is written explains it, and the next generation heals it.
+                for damage in report.damage.drain(..) {
+                    tracing::warn!(%damage, "one copy of the manifest is not sound");
+                }
                 let log = Self::begin(dir, set, newest + 1)?;
                 return Ok(Some((log, report)));
             }

@@ -1,3 +1,0 @@
-//! The command line of Terrace.
-
-#![forbid(unsafe_code)]

@@ -1,0 +1,56 @@
+//! Four times the budgets of data: every key readable, the log within its budget, text at half.
+
+use std::time::Duration;
+
+use terrace::Options;
+
+/// Text with the entropy of source code: words of a small vocabulary and a number.
+fn text(i: u32) -> String {
+    const WORDS: [&str; 12] = [
+        "let", "match", "record", "segment", "archive", "fn", "return", "self", "offset", "write",
+        "journal", "index",
+    ];
+    let mut state = i.wrapping_mul(2_654_435_761) | 1;
+    let mut out = String::new();
+    while out.len() < 1000 {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        out.push_str(WORDS[(state % 12) as usize]);
+        out.push(if state % 7 == 0 { '\n' } else { ' ' });
+        if state % 11 == 0 {
+            out.push_str(&(state % 1000).to_string());
+        }
+    }
+    out
+}
+
+#[test]
+fn four_times_the_budgets_stay_within_them_and_every_key_is_readable() {
+    let (memory, warm) = (8 << 20, 8 << 20);
+    let db = Options::new().memory_budget(memory).warm_budget(warm).temporary().unwrap();
+    let ks = db.keyspace("default").unwrap();
+    let count = 64_000;
+    let mut raw = 0;
+    for i in 0..count {
+        let value = text(i);
+        raw += value.len();
+        ks.put(i.to_be_bytes(), value).unwrap();
+        if i % 1000 == 0 {
+            let stats = db.stats();
+            assert!(stats.warm_bytes <= warm + (2 << 20), "log takes {}", stats.warm_bytes);
+        }
+    }
+    assert!(db.settle(Duration::from_secs(60)).unwrap());
+    let ledger = db.ledger();
+    assert!(ledger.memory.total <= memory, "{:?}", ledger.memory);
+    assert!(ledger.warm.len <= warm);
+    let cold_raw = ledger.cold.live + ledger.cold.dead;
+    assert!(ledger.cold.len * 2 <= cold_raw, "{} of {cold_raw}", ledger.cold.len);
+    assert!(raw > 60 << 20);
+    for i in (0..count).rev() {
+        assert_eq!(ks.get(i.to_be_bytes()).unwrap().as_deref(), Some(text(i).as_bytes()));
+    }
+    let audit = db.audit().unwrap();
+    assert!(audit.is_exact(), "{audit:#?}");
+}

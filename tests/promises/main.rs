@@ -1,0 +1,59 @@
+//! The promises of the engine, one file each, through its public API alone.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests stop at the first surprise"
+)]
+
+mod budgets;
+mod crash;
+mod errors;
+mod kill;
+mod model;
+mod space;
+mod ttl;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use terrace::testing::{ManualTime, SimVfs};
+use terrace::{Db, Options};
+
+/// Where a simulated store lies.
+pub const SIM_PATH: &str = "/store";
+
+/// Options so small that a few hundred records fill every tier.
+pub fn tiny() -> Options {
+    Options::new().memory_budget(4 << 20).warm_budget(4 << 20).segment_size(1 << 20)
+}
+
+/// A store on the simulated disk, driven step by step, with a clock that the test sets.
+pub fn open_sim(disk: &SimVfs, time: &Arc<ManualTime>) -> terrace::Result<Db> {
+    let (disk, time) = (Arc::new(disk.clone()), Arc::clone(time));
+    tiny().without_workers().file_system(disk).time(time).open(SIM_PATH)
+}
+
+/// Moves until nothing is wanted.
+pub fn settle(db: &Db) {
+    for _ in 0..200 {
+        if !db.step().unwrap() {
+            return;
+        }
+    }
+}
+
+/// The account of a store agrees with its files.
+pub fn assert_exact(db: &Db) {
+    let audit = db.audit().unwrap();
+    assert!(audit.is_exact(), "{:#?}", audit);
+}
+
+/// Bytes that a directory's files take on the device.
+pub fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(path).unwrap();
+    entries.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
