@@ -57,7 +57,8 @@ fn every_acknowledged_write_survives_twelve_kills_with_its_ttl() {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         for line in lines {
             let line = line.unwrap();
-            if let Some(number) = line.rsplit_once("ack ").and_then(|(_, n)| n.parse::<u64>().ok()) {
+            if let Some(number) = line.rsplit_once("ack ").and_then(|(_, n)| n.parse::<u64>().ok())
+            {
                 acked = Some(number);
                 if number == stop {
                     child.kill().unwrap();

@@ -21,7 +21,11 @@ fn overwriting_the_same_data_ten_times_ends_at_its_own_size_plus_a_third() {
     assert!(db.settle(Duration::from_secs(60)).unwrap());
     let live = u64::from(keys) * 4048;
     let found = allocated(&scratch.join("db"));
-    assert!(found <= live * 13 / 10 + (4 << 20), "{found} bytes for {live} live\n{:#?}", db.ledger());
+    assert!(
+        found <= live * 13 / 10 + (4 << 20),
+        "{found} bytes for {live} live\n{:#?}",
+        db.ledger()
+    );
     let audit = db.audit().unwrap();
     assert!(audit.is_exact(), "{audit:#?}");
 }
@@ -40,7 +44,11 @@ fn deleting_most_of_the_data_gives_its_space_back() {
     assert!(db.settle(Duration::from_secs(60)).unwrap());
     let live = 2_000 * 1048;
     let found = allocated(&scratch.join("db"));
-    assert!(found <= live * 13 / 10 + (4 << 20), "{found} bytes for {live} live\n{:#?}", db.ledger());
+    assert!(
+        found <= live * 13 / 10 + (4 << 20),
+        "{found} bytes for {live} live\n{:#?}",
+        db.ledger()
+    );
     drop(ks);
     db.drop_keyspace("default").unwrap();
     assert!(db.settle(Duration::from_secs(60)).unwrap());

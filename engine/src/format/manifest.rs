@@ -47,9 +47,10 @@ pub(crate) enum Op {
     Facts(StoreFacts),
     /// Numbers below these may have been used.
     Counters { next_file: u32, next_incarnation: u32 },
-    /// A journal or attached segment may exist from now on and may hold records.
+    /// The drafted segment is a journal or attached one with a durable header and name; from now on
+    /// it may hold records.
     OpenSegment { id: u32, kind: u8 },
-    /// A survivor segment may exist from now on; nothing in it counts yet.
+    /// A segment may exist from now on; nothing in it counts yet.
     DraftSegment { id: u32 },
     /// The segment is sealed and never changes again. `len` ends with its footer.
     SealSegment { id: u32, kind: u8, len: u64, first_seq: u64, last_seq: u64, trailer_crc: u32 },

@@ -153,10 +153,7 @@ impl Tiers {
         limit: u64,
     ) -> Result<SegmentWriter> {
         let id = self.manifest.next_file();
-        self.manifest.commit(&vec![match kind {
-            SegmentKind::Survivor => Op::DraftSegment { id },
-            _ => Op::OpenSegment { id, kind: kind as u8 },
-        }])?;
+        self.manifest.commit(&vec![Op::DraftSegment { id }])?;
         let nonce =
             os::random_bytes().map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
         let header = SegmentHeader {
@@ -171,6 +168,8 @@ impl Tiers {
                 writer.sync()?;
                 let synced = self.dir.sync();
                 synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
+                // Only now may it hold records: an unsound header is damage from here on.
+                self.manifest.commit(&vec![Op::OpenSegment { id, kind: kind as u8 }])?;
                 Ok(writer)
             });
         if made.is_err() {

@@ -68,39 +68,30 @@ impl Opened {
         Ok(opened)
     }
 
-    /// A file that was named and never finished holds nothing; a header that went bad over records
-    /// is damage.
+    /// The header and the name were synced before the manifest opened the segment for records, so
+    /// whatever is wrong with them now is damage.
     fn open_unsealed(&mut self, id: SegmentId) -> Result<Option<Arc<Segment>>> {
         let name = id.to_string();
         let len = match self.dir.open(&name).and_then(|file| file.len()) {
             Ok(len) => len,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(error) => {
                 return Err(Error::io("open segment", self.dir.path().join(&name), error));
             }
         };
         if len < SEGMENT_HEADER_LEN as u64 {
+            let error = FieldError::new("file length", len, "a segment that may hold records");
+            self.report.damage.push(error.at("finish journal", &name, 0));
             return Ok(None);
         }
         match open_mapped(&*self.dir, self.facts.store, id, len) {
             Ok((header, file, map)) => Ok(Some(Segment::new(&header, Slot(0), file, map))),
             Err(Error::Corrupt(damage)) => {
-                if self.holds_bytes(&name)? {
-                    self.report.damage.push(*damage);
-                }
+                self.report.damage.push(*damage);
                 Ok(None)
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn holds_bytes(&self, name: &str) -> Result<bool> {
-        let io = |error| Error::io("open segment", self.dir.path().join(name), error);
-        let file = self.dir.open(name).map_err(io)?;
-        let len = file.len().map_err(io)?.min(4096);
-        let mut head = vec![0; usize::try_from(len).unwrap_or(0)];
-        file.read_exact_at(&mut head, 0).map_err(io)?;
-        Ok(head.get(SEGMENT_HEADER_LEN..).is_some_and(|rest| rest.iter().any(|&byte| byte != 0)))
     }
 
     fn scan_tails(

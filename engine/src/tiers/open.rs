@@ -182,7 +182,7 @@ fn first_journal(
 ) -> Result<SegmentWriter> {
     let slot = table.free_slot().ok_or(Error::Closed)?;
     let id = manifest.next_file();
-    manifest.commit(&vec![Op::OpenSegment { id, kind: SegmentKind::Journal as u8 }])?;
+    manifest.commit(&vec![Op::DraftSegment { id }])?;
     let nonce = os::random_bytes().map_err(|e| Error::io("draw nonce", dir.path(), e))?;
     let header = SegmentHeader {
         store,
@@ -196,5 +196,6 @@ fn first_journal(
     let writer = SegmentWriter::create(dir, &header, slot, limit.max(SEGMENT_LEN_MIN), chunk)?;
     writer.sync()?;
     dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
+    manifest.commit(&vec![Op::OpenSegment { id, kind: SegmentKind::Journal as u8 }])?;
     Ok(writer)
 }

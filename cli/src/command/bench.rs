@@ -1,0 +1,137 @@
+//! `bench`: load a temporary store, read it back, print what it took.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use terrace::{Db, Options};
+
+use crate::args::BenchArgs;
+use crate::output::{bytes, progress, time};
+use crate::{Answer, Failure};
+
+/// One phase: how long in all, and how long single calls took.
+struct Phase {
+    name: &'static str,
+    elapsed: Duration,
+    calls: u64,
+    p50: Duration,
+    p99: Duration,
+}
+
+/// Keys of 24 bytes.
+fn key(i: u64) -> [u8; 24] {
+    let mut key = *b"key-00000000000000000000";
+    let mut rest = i;
+    for digit in key.iter_mut().rev().take(20) {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    key
+}
+
+/// Calls `call` for each number; every sixteenth call is timed by itself.
+fn phase(
+    name: &'static str,
+    calls: u64,
+    mut call: impl FnMut(u64) -> Result<(), Failure>,
+) -> Result<Phase, Failure> {
+    let bar = progress(calls, name);
+    let mut samples = Vec::new();
+    let begin = Instant::now();
+    for i in 0..calls {
+        if i % 16 == 0 {
+            let begin = Instant::now();
+            call(i)?;
+            samples.push(begin.elapsed());
+        } else {
+            call(i)?;
+        }
+        if i % 65_536 == 0 {
+            bar.set_position(i);
+        }
+    }
+    let elapsed = begin.elapsed();
+    bar.finish_and_clear();
+    samples.sort_unstable();
+    let at = |part: usize| samples.get(samples.len() * part / 100).copied().unwrap_or_default();
+    Ok(Phase { name, elapsed, calls, p50: at(50), p99: at(99) })
+}
+
+/// Anonymous memory of this process.
+pub(crate) fn anonymous_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<Answer, Failure> {
+    let before = anonymous_memory();
+    let db = Options::new().temporary()?;
+    let keyspace = db.keyspace("default")?;
+    let value = vec![b'v'; args.value_len];
+    let load = phase("load", args.keys, |i| Ok(keyspace.put(key(i), &value)?))?;
+    db.sync()?;
+    let mut state = 1_u64;
+    let read = phase("read", args.keys, |_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let found = keyspace.get_with(key((state >> 33) % args.keys), <[u8]>::len)?;
+        match found {
+            Some(len) if len == args.value_len => Ok(()),
+            other => Err(Failure::Io(format!("a record that was put answers {other:?}"))),
+        }
+    })?;
+    let anonymous = anonymous_memory().saturating_sub(before);
+    report(args, json, &db, &[load, read], anonymous);
+    db.close()?;
+    Ok(Answer::Done)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn report(args: &BenchArgs, json: bool, db: &Db, phases: &[Phase], anonymous: u64) {
+    let stats = db.stats();
+    let ledger = db.ledger();
+    let per_key = ledger.memory.index as f64 / args.keys.max(1) as f64;
+    if json {
+        let phases: Vec<_> = phases
+            .iter()
+            .map(|phase| {
+                json!({
+                    "phase": phase.name,
+                    "seconds": phase.elapsed.as_secs_f64(),
+                    "calls": phase.calls,
+                    "p50_ns": u64::try_from(phase.p50.as_nanos()).unwrap_or(0),
+                    "p99_ns": u64::try_from(phase.p99.as_nanos()).unwrap_or(0),
+                })
+            })
+            .collect();
+        println!(
+            "{}",
+            json!({
+                "keys": args.keys,
+                "value_len": args.value_len,
+                "phases": phases,
+                "anonymous_bytes": anonymous,
+                "index_bytes_per_key": per_key,
+                "disk_bytes": stats.disk_bytes,
+                "record_bytes": stats.user_bytes,
+            })
+        );
+        return;
+    }
+    println!("{} keys of 24 bytes, values of {} bytes", args.keys, args.value_len);
+    for phase in phases {
+        let rate = phase.calls as f64 / phase.elapsed.as_secs_f64();
+        println!(
+            "{:<6}{:>10}{:>14.0} a second   p50 {:>9}   p99 {:>9}",
+            phase.name,
+            time(phase.elapsed),
+            rate,
+            time(phase.p50),
+            time(phase.p99)
+        );
+    }
+    println!("memory {} anonymous, index {per_key:.1} bytes a key", bytes(anonymous));
+    println!("disk   {} for {} of records", bytes(stats.disk_bytes), bytes(stats.user_bytes));
+}

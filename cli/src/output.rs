@@ -1,0 +1,81 @@
+//! How figures look: bytes for people, tables, progress.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use terrace::{FileBytes, Ledger};
+
+/// Bytes with a unit.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+pub(crate) fn bytes(len: u64) -> String {
+    match len {
+        0..1024 => format!("{len} B"),
+        1024..1_048_576 => format!("{:.1} KiB", len as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", len as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", len as f64 / 1_073_741_824.0),
+    }
+}
+
+/// A duration with a unit.
+pub(crate) fn time(elapsed: Duration) -> String {
+    let ns = elapsed.as_nanos();
+    match ns {
+        0..1000 => format!("{ns} ns"),
+        1000..1_000_000 => format!("{:.1} us", elapsed.as_secs_f64() * 1e6),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", elapsed.as_secs_f64() * 1e3),
+        _ => format!("{:.2} s", elapsed.as_secs_f64()),
+    }
+}
+
+/// A progress bar on standard error; silent when nobody watches.
+pub(crate) fn progress(total: u64, what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total).with_message(what);
+    let style = ProgressStyle::with_template("{msg:>10} {bar:40} {percent:>3} % {eta}");
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+}
+
+/// The classes of an account, by name.
+pub(crate) fn classes(bytes: &FileBytes) -> [(&'static str, u64); 14] {
+    [
+        ("live", bytes.live),
+        ("dead", bytes.dead),
+        ("expired", bytes.expired),
+        ("tombstone", bytes.tombstone),
+        ("header", bytes.header),
+        ("trailer", bytes.trailer),
+        ("padding", bytes.padding),
+        ("reserved", bytes.reserved),
+        ("index", bytes.index),
+        ("filter", bytes.filter),
+        ("dictionary", bytes.dictionary),
+        ("manifest", bytes.manifest),
+        ("- saved", bytes.saved),
+        ("= length", bytes.len),
+    ]
+}
+
+/// The ledger as a table.
+pub(crate) fn ledger_table(ledger: &Ledger) -> String {
+    let mut out = format!("{:<12}{:>14}{:>14}{:>14}\n", "bytes", "log", "archives", "other");
+    let columns = [&ledger.warm, &ledger.cold, &ledger.other].map(classes);
+    let [warm, cold, other] = columns;
+    for ((name, warm), ((_, cold), (_, other))) in warm.into_iter().zip(cold.into_iter().zip(other))
+    {
+        if warm + cold + other > 0 {
+            out.push_str(&format!("{name:<12}{warm:>14}{cold:>14}{other:>14}\n"));
+        }
+    }
+    let memory = ledger.memory;
+    out.push_str(&format!(
+        "memory: hot {}, index {}, filters {}, of {}\n",
+        bytes(memory.hot),
+        bytes(memory.index),
+        bytes(memory.filters),
+        bytes(memory.budget)
+    ));
+    out
+}

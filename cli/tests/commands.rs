@@ -1,0 +1,100 @@
+//! The built program: what each command answers, and with which exit code.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests run programs and stop at the first surprise"
+)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn terrace(db: &Path, args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_terrace"))
+        .arg("--db")
+        .arg(db)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+#[test]
+fn a_record_is_put_got_scanned_and_deleted_with_the_right_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    assert_eq!(code(&terrace(&db, &["put", "a", "1"], b"")), 0);
+    assert_eq!(code(&terrace(&db, &["put", "b", "-"], b"two\nlines")), 0);
+    assert_eq!(code(&terrace(&db, &["put", "c", "3", "--ttl", "1h"], b"")), 0);
+    let got = terrace(&db, &["get", "b"], b"");
+    assert_eq!((code(&got), &got.stdout[..]), (0, &b"two\nlines"[..]));
+    assert_eq!(code(&terrace(&db, &["get", "missing"], b"")), 1);
+    let scanned = terrace(&db, &["scan", "--keys-only"], b"");
+    assert_eq!(scanned.stdout, b"a\nb\nc\n");
+    let scanned = terrace(&db, &["scan", "--from", "b", "--limit", "1"], b"");
+    assert_eq!(scanned.stdout, b"b\ttwo\nlines\n");
+    assert_eq!(code(&terrace(&db, &["delete", "a"], b"")), 0);
+    assert_eq!(code(&terrace(&db, &["delete", "a"], b"")), 1);
+    for report in ["stats", "ledger", "verify", "compact"] {
+        assert_eq!(code(&terrace(&db, &[report], b"")), 0, "{report}");
+        let json = terrace(&db, &["--json", report], b"");
+        assert_eq!(code(&json), 0, "{report}");
+    }
+}
+
+#[test]
+fn usage_and_io_have_codes_of_their_own_and_the_text_names_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    assert_eq!(code(&terrace(&db, &["put", "a"], b"")), 2);
+    assert_eq!(code(&terrace(&db, &["put", "a", "1", "--ttl", "0s"], b"")), 2);
+    std::fs::write(dir.path().join("file"), "text").unwrap();
+    let refused = terrace(&dir.path().join("file"), &["get", "a"], b"");
+    assert_eq!(code(&refused), 3);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("file stands where"));
+    let bad = terrace(&db, &["import", "-"], b"{\"key\":\"a\",\"value\":\"1\"}\nnonsense\n");
+    assert_eq!(code(&bad), 3);
+    let text = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(text.contains("line 2") && text.contains("1 records were imported"), "{text}");
+}
+
+#[test]
+fn an_export_imports_into_the_same_records_whatever_their_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+    let store = terrace::Db::open(&from).unwrap();
+    let notes = store.keyspace("notes").unwrap();
+    for i in 0..300_u32 {
+        notes.put(i.to_le_bytes(), vec![u8::try_from(i % 256).unwrap(); 50]).unwrap();
+    }
+    store.keyspace("default").unwrap().put("text", "\u{D55C}\u{AE00}").unwrap();
+    drop(notes);
+    store.close().unwrap();
+    let exported = terrace(&from, &["export"], b"");
+    assert_eq!(code(&exported), 0);
+    assert_eq!(exported.stdout.iter().filter(|&&byte| byte == b'\n').count(), 301);
+    assert_eq!(code(&terrace(&into, &["import", "-"], &exported.stdout)), 0);
+    assert_eq!(terrace(&into, &["export"], b"").stdout, exported.stdout);
+}
+
+#[test]
+fn a_directory_is_imported_with_relative_paths_as_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir_all(source.join("sub")).unwrap();
+    std::fs::write(source.join("sub").join("a.txt"), "hello").unwrap();
+    let db = dir.path().join("db");
+    let path = source.display().to_string();
+    assert_eq!(code(&terrace(&db, &["import", "--dir", &path], b"")), 0);
+    assert_eq!(terrace(&db, &["get", "sub/a.txt"], b"").stdout, b"hello");
+}
