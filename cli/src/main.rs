@@ -78,6 +78,10 @@ fn run(args: Args) -> Result<Answer, Failure> {
                 let text = "no store named: give --db DIR or set TERRACE_DB";
                 return Err(Failure::Usage(text.into()));
             };
+            let writes = matches!(other, Command::Put { .. } | Command::Import { .. });
+            if !writes && !path.exists() {
+                return Err(Failure::Io(format!("{}: no store is there", path.display())));
+            }
             let db = terrace::Db::open(path)?;
             let answer = command::run(&db, other, args.json)?;
             db.close()?;

@@ -1,5 +1,6 @@
 //! How figures look: bytes for people, tables, progress.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -66,16 +67,17 @@ pub(crate) fn ledger_table(ledger: &Ledger) -> String {
     for ((name, warm), ((_, cold), (_, other))) in warm.into_iter().zip(cold.into_iter().zip(other))
     {
         if warm + cold + other > 0 {
-            out.push_str(&format!("{name:<12}{warm:>14}{cold:>14}{other:>14}\n"));
+            let _ = writeln!(out, "{name:<12}{warm:>14}{cold:>14}{other:>14}");
         }
     }
     let memory = ledger.memory;
-    out.push_str(&format!(
-        "memory: hot {}, index {}, filters {}, of {}\n",
+    let _ = writeln!(
+        out,
+        "memory: hot {}, index {}, filters {}, of {}",
         bytes(memory.hot),
         bytes(memory.index),
         bytes(memory.filters),
         bytes(memory.budget)
-    ));
+    );
     out
 }

@@ -41,7 +41,6 @@ impl Batch {
     }
 
     /// Adds a put with a TTL of its own. The strongest durability of the puts is the batch's.
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
     pub fn put_with(
         &mut self,
         keyspace: &Keyspace,

@@ -220,7 +220,7 @@ impl Db {
     /// Reads and checks everything: checksums, trailers, archives, the index against the log.
     pub fn verify(&self, progress: impl FnMut(Progress)) -> Result<Verified> {
         self.tiers().check_open()?;
-        crate::verify::verify(self.tiers(), progress)
+        Ok(crate::verify::verify(self.tiers(), progress))
     }
 
     /// Makes everything durable and releases the lock. Other handles answer [`Error::Closed`] from

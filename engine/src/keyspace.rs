@@ -118,7 +118,6 @@ impl Keyspace {
     }
 
     /// Writes a value with a TTL or durability of its own.
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
     pub fn put_with(
         &self,
         key: impl AsRef<[u8]>,
@@ -329,7 +328,6 @@ impl Keyspace {
 
     /// Writes `new` (or deletes, for `None`) if what is there is as expected; answers whether it
     /// was. The keyspace's default TTL applies.
-    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
     pub fn compare_and_swap(
         &self,
         key: impl AsRef<[u8]>,
@@ -448,15 +446,12 @@ impl Keyspace {
                 continue;
             }
             let hot = &self.tiers().hot;
-            match new {
-                Some(value) => {
-                    hot.put_volatile(at.hash, at.incarnation, key, &value, deadline_ms)?;
-                    self.state.count_by(i64::from(read.is_none()));
-                }
-                None => {
-                    let was = hot.remove_volatile(at.hash, at.incarnation, key, now);
-                    self.state.count_by(-i64::from(was));
-                }
+            if let Some(value) = new {
+                hot.put_volatile(at.hash, at.incarnation, key, &value, deadline_ms)?;
+                self.state.count_by(i64::from(read.is_none()));
+            } else {
+                let was = hot.remove_volatile(at.hash, at.incarnation, key, now);
+                self.state.count_by(-i64::from(was));
             }
             return Ok(result);
         }

@@ -12,38 +12,38 @@ pub const BATCH_LEN_MAX: usize = 256 << 20;
 /// Longest name of a keyspace, in bytes of UTF-8.
 pub const KEYSPACE_NAME_LEN_MAX: usize = 255;
 /// Most keyspaces of a store, dropped ones not counted.
-pub const KEYSPACE_COUNT_MAX: usize = 1 << 20;
+pub(crate) const KEYSPACE_COUNT_MAX: usize = 1 << 20;
 
 /// Smallest segment; also the first one of a new store.
-pub const SEGMENT_LEN_MIN: u64 = 1 << 20;
+pub(crate) const SEGMENT_LEN_MIN: u64 = 1 << 20;
 /// Largest journal or survivor segment.
-pub const SEGMENT_LEN_MAX: u64 = 64 << 20;
+pub(crate) const SEGMENT_LEN_MAX: u64 = 64 << 20;
 /// Records above this length get a segment of their own.
-pub const INLINE_RECORD_LEN_MAX: u64 = 1 << 20;
+pub(crate) const INLINE_RECORD_LEN_MAX: u64 = 1 << 20;
 /// Longest segment of any kind: one batch, one record and the headers.
-pub const SEGMENT_FILE_LEN_MAX: u64 = 512 << 20;
+pub(crate) const SEGMENT_FILE_LEN_MAX: u64 = 512 << 20;
 /// Most segments at one time: a location holds 20 bits of them.
-pub const SEGMENT_COUNT_MAX: usize = 1 << 20;
+pub(crate) const SEGMENT_COUNT_MAX: usize = 1 << 20;
 
 /// Most bytes of an archive file that merging writes.
-pub const ARCHIVE_LEN_MAX: u64 = 1 << 30;
+pub(crate) const ARCHIVE_LEN_MAX: u64 = 1 << 30;
 /// Most bytes of a decompressed block that a reader accepts.
-pub const BLOCK_LEN_MAX: usize = 1 << 20;
+pub(crate) const BLOCK_LEN_MAX: usize = 1 << 20;
 /// Values above this length stay raw and mapped in the archive.
-pub const BLOCK_VALUE_LEN_MAX: usize = 256 << 10;
+pub(crate) const BLOCK_VALUE_LEN_MAX: usize = 256 << 10;
 /// Largest zstd dictionary.
-pub const DICTIONARY_LEN_MAX: usize = 16 << 10;
+pub(crate) const DICTIONARY_LEN_MAX: usize = 16 << 10;
 /// Largest manifest edit, in encoded bytes.
-pub const EDIT_LEN_MAX: usize = 64 << 20;
+pub(crate) const EDIT_LEN_MAX: usize = 64 << 20;
 
 /// Bytes that were written and not flushed at which puts wait.
-pub const UNFLUSHED_LEN_MAX: u64 = 64 << 20;
+pub(crate) const UNFLUSHED_LEN_MAX: u64 = 64 << 20;
 /// Bytes that were written and not flushed at which a flush starts.
-pub const UNFLUSHED_LEN_START: u64 = 8 << 20;
+pub(crate) const UNFLUSHED_LEN_START: u64 = 8 << 20;
 /// Age of the oldest unflushed write at which a flush starts, in milliseconds.
-pub const UNFLUSHED_AGE_MS: u64 = 1000;
+pub(crate) const UNFLUSHED_AGE_MS: u64 = 1000;
 /// Bytes of the disk budget that only deletes and cleaning may use.
-pub const DISK_RESERVE: u64 = 1 << 20;
+pub(crate) const DISK_RESERVE: u64 = 1 << 20;
 
 const _: () = assert!(SEGMENT_LEN_MIN <= SEGMENT_LEN_MAX && SEGMENT_LEN_MAX < SEGMENT_FILE_LEN_MAX);
 const _: () = assert!((BATCH_LEN_MAX + VALUE_LEN_MAX) as u64 <= SEGMENT_FILE_LEN_MAX);

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 #![expect(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    missing_docs,
     reason = "tests stop at the first surprise"
 )]
 
@@ -48,7 +48,7 @@ pub fn settle(db: &Db) {
 /// The account of a store agrees with its files.
 pub fn assert_exact(db: &Db) {
     let audit = db.audit().unwrap();
-    assert!(audit.is_exact(), "{:#?}", audit);
+    assert!(audit.is_exact(), "{audit:#?}");
 }
 
 /// Bytes that a directory's files take on the device.

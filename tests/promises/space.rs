@@ -18,7 +18,7 @@ fn overwriting_the_same_data_ten_times_ends_at_its_own_size_plus_a_third() {
             ks.put(key.to_be_bytes(), vec![round; len]).unwrap();
         }
     }
-    assert!(db.settle(Duration::from_secs(60)).unwrap());
+    assert!(db.settle(Duration::from_mins(1)).unwrap());
     let live = u64::from(keys) * 4048;
     let found = allocated(&scratch.join("db"));
     assert!(
@@ -41,7 +41,7 @@ fn deleting_most_of_the_data_gives_its_space_back() {
     for key in (0..20_000_u32).filter(|key| key % 10 != 0) {
         assert!(ks.delete(key.to_be_bytes()).unwrap());
     }
-    assert!(db.settle(Duration::from_secs(60)).unwrap());
+    assert!(db.settle(Duration::from_mins(1)).unwrap());
     let live = 2_000 * 1048;
     let found = allocated(&scratch.join("db"));
     assert!(
@@ -51,7 +51,7 @@ fn deleting_most_of_the_data_gives_its_space_back() {
     );
     drop(ks);
     db.drop_keyspace("default").unwrap();
-    assert!(db.settle(Duration::from_secs(60)).unwrap());
+    assert!(db.settle(Duration::from_mins(1)).unwrap());
     assert!(db.keyspaces().unwrap().is_empty());
 }
 

@@ -40,14 +40,14 @@ fn an_expired_key_is_absent_in_every_tier_before_and_after_reopening() {
 fn the_bytes_of_expired_records_come_back_unasked() {
     let (disk, time) = (SimVfs::new(4), Arc::new(ManualTime::new(1_700_000_000_000)));
     let db = open_sim(&disk, &time).unwrap();
-    let short = KeyspaceOptions::new().default_ttl(Duration::from_secs(60));
+    let short = KeyspaceOptions::new().default_ttl(Duration::from_mins(1));
     let ks = db.keyspace_with("sessions", short).unwrap();
     for i in 0..300_u32 {
         ks.put(i.to_be_bytes(), vec![1; 10_000]).unwrap();
     }
     settle(&db);
     assert!(db.stats().disk_bytes > 2 << 20);
-    time.advance(Duration::from_secs(120));
+    time.advance(Duration::from_mins(2));
     settle(&db);
     assert!(db.stats().disk_bytes < 2 << 20, "{:#?}", db.ledger());
     assert_eq!(ks.len().unwrap(), 0);

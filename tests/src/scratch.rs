@@ -41,7 +41,7 @@ impl Scratch {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests of a directory")]
+    #![expect(clippy::disallowed_methods, reason = "tests of a directory")]
 
     use super::*;
 

@@ -117,7 +117,6 @@ fn zstd_error(field: &'static str, code: usize) -> FieldError {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

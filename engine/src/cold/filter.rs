@@ -125,7 +125,6 @@ fn build_partition(hashes: &[u64]) -> BinaryFuse8 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

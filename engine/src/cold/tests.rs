@@ -1,6 +1,5 @@
 //! An archive returns exactly what was put in, never panics on any bytes, and never serves a wrong
 //! value. Archives are written to a directory of the test, bent, and read again.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod damage;
 mod sets;

@@ -1,5 +1,4 @@
 //! Header, footer and tables come back; every flipped bit of them is refused.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
 

@@ -1,5 +1,4 @@
 //! Blocks return what was written, in order, and refuse everything else without a panic.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeMap;
 

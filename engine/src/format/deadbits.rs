@@ -9,8 +9,6 @@ use crate::ids::Seq;
 
 /// First bytes of a file of dead bitmaps.
 pub(crate) const BITS_MAGIC: &[u8; 8] = b"TRCBIT01";
-/// Bytes before the first bitmap.
-pub(crate) const BITS_HEADER_LEN: usize = 48;
 /// Most records of one file.
 const RECORD_COUNT_MAX: u64 = 1 << 30;
 

@@ -25,7 +25,6 @@ pub(crate) fn check_dictionary(bytes: &[u8]) -> Decoded<Option<&[u8]>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

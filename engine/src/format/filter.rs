@@ -102,7 +102,6 @@ fn decode_partition<'a>(rows: &mut Fields<'_>, rest: &mut Fields<'a>) -> Decoded
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -8,8 +8,6 @@ use crate::limits::SEGMENT_FILE_LEN_MAX;
 
 /// First bytes of a trailer.
 pub(crate) const TRAILER_MAGIC: &[u8; 8] = b"TRCTRL01";
-/// Bytes before the incarnation table.
-pub(crate) const TRAILER_HEADER_LEN: usize = 48;
 /// Entries of one group; each group can be decoded by itself.
 pub(crate) const TRAILER_GROUP_COUNT: usize = 64;
 
@@ -268,7 +266,9 @@ mod tests {
 
     fn encode(entries: &[TrailerEntry]) -> Vec<u8> {
         let mut builder = TrailerBuilder::new(Seq(100), 1000);
-        entries.iter().for_each(|entry| builder.push(entry));
+        for entry in entries {
+            builder.push(entry);
+        }
         builder.finish()
     }
 

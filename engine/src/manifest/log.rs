@@ -161,7 +161,7 @@ impl Inner {
             );
             let store = self.set.facts.store;
             let mut bytes = ManifestHeader { store, generation, nonce, copy }.encode();
-            bytes.extend(self.frame(&self.set.snapshot(), nonce, bytes.len() as u64)?);
+            bytes.extend(Self::frame(&self.set.snapshot(), nonce, bytes.len() as u64)?);
             let written = self.dir.create(&name).and_then(|file| {
                 file.write_all_at(&bytes, 0)?;
                 file.sync()?;
@@ -189,7 +189,7 @@ impl Inner {
         }
     }
 
-    fn frame(&self, ops: &Vec<Op>, nonce: u64, offset: u64) -> Result<Vec<u8>> {
+    fn frame(ops: &Vec<Op>, nonce: u64, offset: u64) -> Result<Vec<u8>> {
         encode_frame(ops, nonce, offset).ok_or(Error::Limit {
             what: "manifest edit length",
             max: EDIT_LEN_MAX as u64,
@@ -200,7 +200,7 @@ impl Inner {
     fn append(&mut self, ops: &Vec<Op>) -> Result<()> {
         let mut frames = Vec::new();
         for copy in &self.copies {
-            frames.push(self.frame(ops, copy.nonce, copy.len)?);
+            frames.push(Self::frame(ops, copy.nonce, copy.len)?);
         }
         for step in ["write manifest edit", "sync manifest edit"] {
             for (index, (copy, frame)) in self.copies.iter().zip(&frames).enumerate() {

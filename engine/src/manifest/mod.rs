@@ -54,6 +54,11 @@ impl FileState {
         }
     }
 
+    /// Whether the file lies in the archive directory.
+    pub(crate) fn is_archive(self) -> bool {
+        self.doomed() == Self::DoomedArchive
+    }
+
     /// The name of the file with this number.
     pub(crate) fn name(self, id: u32) -> String {
         let ending = match self.doomed() {

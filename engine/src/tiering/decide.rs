@@ -212,7 +212,7 @@ impl Tiers {
                 continue;
             }
             let from = Location::new(segment.slot, entry.offset);
-            self.mark_older_dead(&Item { tag: entry.tag, from, touched: false })?;
+            self.mark_older_dead(&Item { tag: entry.tag, from })?;
         }
         Ok(Step::Worked)
     }

@@ -44,7 +44,7 @@ impl Tiers {
             self.replace_archives(maintenance, &expired, None)?;
             return Ok(Step::Worked);
         }
-        let victims = self.pick(&set.entries().to_vec(), now);
+        let victims = self.pick(set.entries(), now);
         if victims.is_empty() {
             return Ok(Step::Idle);
         }
@@ -114,16 +114,12 @@ impl Tiers {
             }
         };
         bump(&self.counters.archives_merged, victims.len() as u64);
-        match made {
-            Some(entry) => {
-                bump(&self.counters.archive_bytes, entry.archive.file_len());
-                self.replace_archives(maintenance, victims, Some(entry))
-            }
-            None => {
-                self.discard_file(id);
-                self.replace_archives(maintenance, victims, None)
-            }
+        if let Some(entry) = made {
+            bump(&self.counters.archive_bytes, entry.archive.file_len());
+            return self.replace_archives(maintenance, victims, Some(entry));
         }
+        self.discard_file(id);
+        self.replace_archives(maintenance, victims, None)
     }
 
     /// Copies the live records of the victims in key order; `None` when there were none.

@@ -37,7 +37,6 @@ pub(crate) enum Aim {
 pub(crate) struct Item {
     pub tag: u32,
     pub from: Location,
-    pub touched: bool,
 }
 
 /// Everything that was judged about the victims.
@@ -124,7 +123,7 @@ impl Tiers {
                 let from = Location::new(segment.slot, entry.offset);
                 let named = self.index.peek(entry.tag, |e| Ok::<_, Error>(e.location == from))?;
                 let Some(named) = named else { continue };
-                let item = Item { tag: entry.tag, from, touched: named.touched };
+                let item = Item { tag: entry.tag, from };
                 let expired = entry.deadline_ms != 0 && entry.deadline_ms <= now;
                 let ended = !self.keyspaces.is_current(entry.incarnation);
                 if entry.tombstone || expired || ended {
@@ -395,17 +394,18 @@ impl Tiers {
 
     /// Unlinks what the manifest says is doomed; the next edit records that it was seen.
     pub(crate) fn unlink_doomed(&self, maintenance: &mut Maintenance) {
-        let doomed: Vec<(u32, String)> = self.manifest.read(|set| {
+        let doomed: Vec<(u32, crate::manifest::FileState)> = self.manifest.read(|set| {
             use crate::manifest::FileState::{DoomedArchive, DoomedBits, DoomedSegment};
             let doomed = |state| matches!(state, DoomedArchive | DoomedBits | DoomedSegment);
             let doomed = set.files.iter().filter(|(_, state)| doomed(**state));
-            doomed.map(|(&id, state)| (id, state.name(id))).collect()
+            doomed.map(|(&id, &state)| (id, state)).collect()
         });
-        for (id, name) in doomed {
+        for (id, state) in doomed {
             if maintenance.gone.contains(&id) {
                 continue;
             }
-            let dir = if name.ends_with(".arc") { &self.archive_dir } else { &self.dir };
+            let name = state.name(id);
+            let dir = if state.is_archive() { &self.archive_dir } else { &self.dir };
             match dir.unlink(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(file = name, %error, "a retired file stays for now");

@@ -14,11 +14,13 @@ const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// How long movement rests after it failed.
 const FAILED_WAIT: Duration = Duration::from_millis(500);
 
+/// What a worker does again and again; `false` ends it.
+type Body = fn(&Tiers) -> bool;
+
 /// Starts the workers of a store. They end when it is closed or gone.
 pub(crate) fn start(tiers: &Arc<Tiers>) -> Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
-    let bodies: [(&str, fn(&Tiers) -> bool); 2] =
-        [("terrace-move", move_once), ("terrace-flush", flush_once)];
+    let bodies: [(&str, Body); 2] = [("terrace-move", move_once), ("terrace-flush", flush_once)];
     for (name, body) in bodies {
         let weak = Arc::downgrade(tiers);
         let thread = os::spawn(name, move || run(&weak, body));
@@ -27,7 +29,7 @@ pub(crate) fn start(tiers: &Arc<Tiers>) -> Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
-fn run(weak: &Weak<Tiers>, body: fn(&Tiers) -> bool) {
+fn run(weak: &Weak<Tiers>, body: Body) {
     while let Some(tiers) = weak.upgrade() {
         if tiers.is_closing() || !body(&tiers) {
             return;

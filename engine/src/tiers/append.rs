@@ -203,16 +203,16 @@ impl Tiers {
     /// Rolls the journal over to the spare, or to a segment made here and now.
     pub(crate) fn roll(&self, append: &mut Append, len: u64) -> Result<()> {
         let spare = append.spare.take_if(|spare| spare.fits(len));
-        let next = match spare {
-            Some(spare) => spare,
-            None => {
-                let slot = self.take_slot(append)?;
-                let made = self.create_journal(slot, append.live_bytes(), len);
-                made.inspect_err(|_| append.table.release(slot))?
-            }
+        let next = if let Some(spare) = spare {
+            spare
+        } else {
+            let slot = self.take_slot(append)?;
+            let made = self.create_journal(slot, append.live_bytes(), len);
+            made.inspect_err(|_| append.table.release(slot))?
         };
         append.swap_active(next);
-        self.segments.store(Arc::new(append.table.clone()));
+        self.publish_table(append);
+        self.warm_len.store(self.warm_allocated(append), Ordering::Relaxed);
         self.nudge();
         Ok(())
     }
@@ -222,7 +222,7 @@ impl Tiers {
         let state = self.manifest.read(|set| set.files.get(&id).copied());
         let Some(state) = state else { return };
         let name = state.name(id);
-        let dir = if name.ends_with(".arc") { &self.archive_dir } else { &self.dir };
+        let dir = if state.is_archive() { &self.archive_dir } else { &self.dir };
         match dir.unlink(&name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(file = name, %error, "a file that no longer counts stays for now");
@@ -236,6 +236,7 @@ impl Tiers {
     }
 
     /// Bytes that the log's files take, as far as their writers know.
+    #[expect(clippy::unused_self, reason = "asked of the store, like its other figures")]
     pub(crate) fn warm_allocated(&self, append: &Append) -> u64 {
         let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
         let open: u64 =

@@ -50,6 +50,7 @@ impl Tiers {
         MemoryBytes { hot, index, filters, total: hot + index + filters, budget }
     }
 
+    #[expect(clippy::unused_self, reason = "asked of the store, like its other figures")]
     fn warm_files(&self, append: &Append, now: u64) -> Vec<FileAccount> {
         let mut files = Vec::new();
         let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);

@@ -18,6 +18,9 @@ use crate::warm::active::{SegmentWriter, walk_records};
 use crate::warm::recover::{Scan, scan};
 use crate::warm::segment::{Segment, open_mapped};
 
+/// Segments of the journal that are kept, each with the end of what is kept of it.
+type Kept<'t> = Vec<(&'t Tail, u64)>;
+
 /// An unsealed journal segment and what a walk over it found.
 struct Tail {
     segment: Arc<Segment>,
@@ -119,7 +122,7 @@ impl Opened {
         set: &FileSet,
         tails: &'t [Tail],
         strict: bool,
-    ) -> Result<(Vec<(&'t Tail, u64)>, Seq, Seq)> {
+    ) -> Result<(Kept<'t>, Seq, Seq)> {
         let before = Seq(set.journal_at.0.saturating_sub(1));
         let watermark = tails.iter().map(|tail| tail.scan.watermark).max().unwrap_or(before);
         let highest = tails.iter().map(|tail| tail.scan.highest_seq).max().unwrap_or(before);

@@ -26,6 +26,9 @@ use crate::warm::account::SegmentAccount;
 use crate::warm::active::SegmentWriter;
 use crate::warm::flush::Flusher;
 
+/// Memory that movement needs besides what it counts: zstd's contexts, training, sorting.
+const SCRATCH_LEN: u64 = 8 << 20;
+
 impl Tiers {
     /// Opens or creates a store.
     pub(crate) fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
@@ -93,7 +96,8 @@ impl Tiers {
     /// Gives the hot tier what the other classes of memory leave of the budget.
     fn fit_memory(&self) {
         let taken = self.index.charged_len() + self.cold.load().anonymous_len();
-        let scratch = self.options.memory_budget / 8;
+        let budget = self.options.memory_budget;
+        let scratch = (budget / 8).max((budget / 2).min(SCRATCH_LEN));
         let rest = self.options.memory_budget.saturating_sub(taken + scratch);
         self.hot.set_budget(rest.max(64 << 10));
     }
@@ -122,7 +126,7 @@ fn assemble(
     options: Options,
 ) -> Result<Arc<Tiers>> {
     let Opened { dir, archive_dir, lock, manifest, facts, report } = opened;
-    let Recovered { index, writer, mut table, accounts, cold, resolved_as_of: _ } = recovered;
+    let Recovered { index, writer, mut table, accounts, cold } = recovered;
     let journal_at = manifest.read(|set| set.journal_at);
     let last = Seq(journal_at.0.saturating_sub(1));
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();

@@ -1,7 +1,7 @@
 //! Opening: lock, manifest, leftovers, the journal's tail, segments, archives, the index.
 //! Can be killed anywhere and begun again. Knows what a crash explains; the rest is damage.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::format::record::RecordKind;
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::trailer::TrailerEntry;
 use crate::hash::HashSeed;
-use crate::ids::{ArchiveId, Location, SegmentId, Seq};
+use crate::ids::{ArchiveId, Location, SegmentId};
 use crate::manifest::log::{
     ManifestLog, file_name, generation_is_sound, generations, parse_name, read_file,
 };
@@ -162,7 +162,6 @@ pub(crate) struct Recovered {
     pub table: SegmentTable,
     pub accounts: Vec<Option<SegmentAccount>>,
     pub cold: ArchiveSet,
-    pub resolved_as_of: Seq,
 }
 
 impl Opened {
@@ -189,7 +188,7 @@ impl Opened {
                     | FileState::DoomedBits
             );
             if leftover {
-                self.unlink(&state.name(id))?;
+                self.unlink(id, state)?;
                 gone.push(Op::Gone { id });
             }
         }
@@ -199,9 +198,10 @@ impl Opened {
         self.name_foreign()
     }
 
-    fn unlink(&self, name: &str) -> Result<()> {
-        let dir = if name.ends_with(".arc") { &self.archive_dir } else { &self.dir };
-        match dir.unlink(name) {
+    fn unlink(&self, id: u32, state: FileState) -> Result<()> {
+        let name = state.name(id);
+        let dir = if state.is_archive() { &self.archive_dir } else { &self.dir };
+        match dir.unlink(&name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove leftover", dir.path().join(name), error))
             }
@@ -211,8 +211,7 @@ impl Opened {
 
     fn name_foreign(&mut self) -> Result<()> {
         let set = self.set();
-        let known: std::collections::HashSet<String> =
-            set.files.iter().map(|(&id, state)| state.name(id)).collect();
+        let known: HashSet<String> = set.files.iter().map(|(&id, state)| state.name(id)).collect();
         let entries = self.dir.list();
         let entries = entries.map_err(|e| Error::io("list directory", self.dir.path(), e))?;
         for entry in entries {
@@ -249,8 +248,7 @@ impl Opened {
             let damage = std::mem::take(&mut self.report.damage);
             return Err(Error::Damaged { path: self.dir.path(), damage });
         }
-        let resolved_as_of = bits.as_of;
-        let recovered = self.build_index(table, &bits, cold, resolved_as_of)?;
+        let recovered = self.build_index(table, &bits, cold)?;
         if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
             let damage = std::mem::take(&mut self.report.damage);
             return Err(Error::Damaged { path: self.dir.path(), damage });
@@ -315,11 +313,9 @@ impl Opened {
         table: SegmentTable,
         bits: &DeadBits,
         cold: ArchiveSet,
-        resolved_as_of: Seq,
     ) -> Result<Recovered> {
-        let current: HashMap<u32, ()> = self
-            .manifest
-            .read(|set| set.keyspaces.values().map(|ks| (ks.incarnation, ())).collect());
+        let current: HashSet<u32> =
+            self.manifest.read(|set| set.keyspaces.values().map(|ks| ks.incarnation).collect());
         let counts = table.iter().filter_map(|segment| segment.trailer().ok());
         let expected = counts.map(|trailer| u64::from(trailer.count())).sum();
         let grow = |error| Error::io("make index", "anonymous memory", error);
@@ -330,12 +326,12 @@ impl Opened {
         for segment in &segments {
             let dead = bits.of(segment.id.0);
             let is_dead = |index: u32| dead.is_some_and(|bitmap| bitmap.is_set(index));
-            let alive = |entry: &TrailerEntry| current.contains_key(&entry.incarnation.0);
+            let alive = |entry: &TrailerEntry| current.contains(&entry.incarnation.0);
             building.add_segment(segment, is_dead, alive)?;
         }
         self.report.damage.append(&mut building.damage);
         let Building { index, writer, table, accounts, .. } = building;
-        Ok(Recovered { index, writer, table, accounts, cold, resolved_as_of })
+        Ok(Recovered { index, writer, table, accounts, cold })
     }
 }
 

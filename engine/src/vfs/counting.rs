@@ -226,7 +226,6 @@ impl File for CountingFile {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::vfs::sim::SimVfs;

@@ -21,6 +21,7 @@
 //!   really allocated, and maps publish at first only what `fstat` says exists. Both duties guard
 //!   against SIGBUS, not against undefined behaviour.
 #![expect(unsafe_code, reason = "the one module that turns mapped addresses into slices")]
+#![expect(clippy::disallowed_types, reason = "maps are made from open files")]
 
 use std::fmt;
 use std::fs::File;
@@ -263,11 +264,6 @@ pub(crate) struct MapWriter {
 }
 
 impl MapWriter {
-    /// The map that is written.
-    pub(crate) fn map(&self) -> &Arc<Map> {
-        &self.map
-    }
-
     /// Bytes that may be stored to.
     pub(crate) fn writable(&self) -> u64 {
         self.map.writable.load(Ordering::Relaxed)
@@ -499,7 +495,6 @@ impl HeapMemory {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::thread;
 
@@ -573,7 +568,7 @@ mod tests {
                     let published = usize::try_from(reader.published()).unwrap() / 8;
                     for index in seen..published {
                         let bytes = reader.slice(index * 8..index * 8 + 8).unwrap();
-                        assert_eq!(bytes, index.to_ne_bytes());
+                        assert_eq!(bytes, (index as u64).to_le_bytes());
                     }
                     seen = published;
                     thread::yield_now();
@@ -581,7 +576,7 @@ mod tests {
             });
             for index in 0..rounds {
                 let offset = index as u64 * 8;
-                writer.store(offset, &index.to_ne_bytes());
+                writer.store(offset, &(index as u64).to_le_bytes());
                 writer.publish(offset + 8);
             }
         });

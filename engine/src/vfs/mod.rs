@@ -7,14 +7,19 @@
 //! | `File::sync`, `File::sync_range` | kept | data and length of this file kept, its name not |
 //! | `Dir::create`, `Dir::unlink`, `Dir::rename` | kept | old or new state |
 //! | `Dir::sync` | kept | the names in this directory kept |
+#![cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "tests reach these names through the feature `testing`")
+)]
 
 pub(crate) mod clock;
+#[cfg(test)]
 pub(crate) mod counting;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod os;
 #[cfg(any(test, feature = "testing"))]
-pub mod sim;
+pub(crate) mod sim;
 
 use std::fmt::Debug;
 use std::io;
@@ -79,7 +84,11 @@ pub trait Dir: Send + Sync + Debug {
 /// A held lock file.
 pub trait Lock: Send + Sync + Debug {}
 
-/// One open file. All methods take `&self` and may be called from any thread.
+/// One open file, opaque outside of the crate. All methods take `&self` and may be called from any thread.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "a file is asked for its length, not for being empty"
+)]
 pub trait File: Send + Sync + Debug {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -98,8 +107,10 @@ pub trait File: Send + Sync + Debug {
     /// Makes data and length durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
     /// Makes the bytes `from..to`, written by either way, durable.
+    #[cfg_attr(feature = "testing", expect(private_interfaces, reason = "a map is opaque outside"))]
     fn sync_range(&self, map: &Map, from: u64, to: u64) -> io::Result<()>;
     /// Maps `capacity` bytes from the start, writable; the file may be shorter than that now.
     /// `published` bytes may be read through the map at once, and must lie inside the file.
+    #[cfg_attr(feature = "testing", expect(private_interfaces, reason = "a map is opaque outside"))]
     fn map(&self, capacity: u64, published: u64) -> io::Result<Arc<Map>>;
 }

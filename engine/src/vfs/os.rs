@@ -1,5 +1,10 @@
 //! The kernel's file system: every call that leaves the process, and threads, and random bytes.
 //! Knows paths, descriptors and system calls; knows nothing of what the bytes mean.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the one place that calls the kernel"
+)]
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File as StdFile, TryLockError};
@@ -347,7 +352,6 @@ pub(crate) fn remove_temporary(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 

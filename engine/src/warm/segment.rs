@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::crc;
 use crate::format::cursor::FieldError;
-use crate::format::record::{RECORD_HEADER_LEN, Record};
+use crate::format::record::Record;
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };
@@ -129,12 +129,6 @@ impl Segment {
             word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// Where the value of the record at `offset` lies in the map.
-    pub(crate) fn value_range(offset: u64, record: &Record<'_>) -> Range<usize> {
-        let from = usize::try_from(offset).unwrap_or(0) + RECORD_HEADER_LEN + record.key.len();
-        from..from + record.value.len()
     }
 
     /// The trailer, checked against the manifest's checksum.

@@ -1,6 +1,5 @@
 //! The simulator itself: what it must lose, what it must keep, and that a seed repeats a run.
 //! Each test plays a process on the disk and looks at the image of a crash.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::io::ErrorKind;
 use std::path::Path;

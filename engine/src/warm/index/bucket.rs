@@ -6,6 +6,10 @@
 //! half of word 7; the upper half of word 7 is the version (16 bits, odd while a writer is inside)
 //! and the spill count (16 bits). A location is never zero, since no record starts at offset 0, so
 //! zeroed memory is an empty bucket.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "positions are below ENTRIES and words below WORDS: a bucket has a fixed size"
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 

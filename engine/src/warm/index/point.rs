@@ -172,6 +172,7 @@ impl PointIndex {
         Ok(())
     }
 
+    #[expect(clippy::unused_self, reason = "changes go through the index and its one writer")]
     pub(crate) fn replace(
         &self,
         _writer: &mut IndexWriter,
