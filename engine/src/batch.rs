@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::db::DbInner;
 use crate::error::{Error, Result};
 use crate::format::record::encoded_len;
+use crate::handle::StoreHandle;
 use crate::keyspace::Keyspace;
 use crate::limits;
 use crate::options::{Durability, PutOptions, check_ttl};
@@ -15,7 +15,7 @@ use crate::tiers::write::{Mutation, Outcome};
 /// Changes that wait for [`Batch::commit`].
 #[derive(Debug)]
 pub struct Batch {
-    inner: Arc<DbInner>,
+    inner: Arc<StoreHandle>,
     changes: Vec<Pending>,
     encoded_len: usize,
     durability: Option<Durability>,
@@ -31,7 +31,7 @@ struct Pending {
 }
 
 impl Batch {
-    pub(crate) fn new(inner: Arc<DbInner>) -> Self {
+    pub(crate) fn new(inner: Arc<StoreHandle>) -> Self {
         Self { inner, changes: Vec::new(), encoded_len: 0, durability: None, failed: None }
     }
 

@@ -3,7 +3,6 @@
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 
-use crate::format::cursor::{Decoded, FieldError};
 use crate::limits::EDIT_LEN_MAX;
 
 fn config() -> Configuration<LittleEndian, Fixint, Limit<EDIT_LEN_MAX>> {
@@ -15,11 +14,11 @@ pub(crate) fn encode(value: &impl bincode::Encode) -> Option<Vec<u8>> {
     bincode::encode_to_vec(value, config()).ok().filter(|bytes| bytes.len() <= EDIT_LEN_MAX)
 }
 
-/// Decodes all of `bytes`; allocates no more than the limit allows.
-pub(crate) fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Decoded<T> {
+/// Decodes all of `bytes`; allocates no more than the limit allows. The error says what was found.
+pub(crate) fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, String> {
     match bincode::decode_from_slice(bytes, config()) {
         Ok((value, read)) if read == bytes.len() => Ok(value),
-        Ok((_, read)) => Err(FieldError::new("edit length", bytes.len(), read)),
-        Err(error) => Err(FieldError::new("edit", error, "a manifest edit")),
+        Ok((_, read)) => Err(format!("{} bytes, {read} of them decoded", bytes.len())),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -3,14 +3,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
+use crate::handle::StoreHandle;
 use crate::keyspace::Keyspace;
 use crate::ledger::{Audit, Ledger};
 use crate::limits;
@@ -36,16 +34,7 @@ use crate::verify::{Progress, Verified};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Db {
-    inner: Arc<DbInner>,
-}
-
-/// What all handles of one store share.
-#[derive(Debug)]
-pub(crate) struct DbInner {
-    pub(crate) tiers: Arc<Tiers>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// A temporary store's directory, removed when the last handle goes.
-    temporary: Option<std::path::PathBuf>,
+    inner: Arc<StoreHandle>,
 }
 
 impl Options {
@@ -76,7 +65,7 @@ impl Db {
         let workers = options.workers;
         let tiers = Tiers::open(path, options)?;
         let threads = if workers { workers::start(&tiers)? } else { Vec::new() };
-        let inner = DbInner { tiers, threads: Mutex::new(threads), temporary };
+        let inner = StoreHandle::new(tiers, threads, temporary);
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -231,32 +220,5 @@ impl Db {
 
     fn tiers(&self) -> &Tiers {
         &self.inner.tiers
-    }
-}
-
-impl DbInner {
-    fn close(&self) -> Result<()> {
-        let result = self.tiers.close();
-        for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a worker panicked");
-            }
-        }
-        result
-    }
-}
-
-impl Drop for DbInner {
-    fn drop(&mut self) {
-        if let Err(error) = self.close()
-            && !matches!(error, Error::Closed)
-        {
-            tracing::error!(%error, "closing failed; a crash is as good as a close");
-        }
-        if let Some(path) = &self.temporary
-            && let Err(error) = crate::vfs::os::remove_temporary(path)
-        {
-            tracing::warn!(%error, "a temporary store stays");
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use crate::error::Result;
 use crate::key::Key;
-use crate::keyspace::Keyspace;
+use crate::reader::Reader;
 use crate::tiers::scan::KeyRange;
 use crate::value::Value;
 
@@ -18,7 +18,7 @@ const PIECE_FIRST: usize = 256;
 /// Keys of a range that may be there, in order.
 #[derive(Debug)]
 struct Walk {
-    keyspace: Keyspace,
+    reader: Reader,
     range: KeyRange,
     keys: VecDeque<Key>,
     piece: usize,
@@ -26,8 +26,8 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(keyspace: Keyspace, range: KeyRange) -> Self {
-        Self { keyspace, range, keys: VecDeque::new(), piece: PIECE_FIRST, more: true }
+    fn new(reader: Reader, range: KeyRange) -> Self {
+        Self { reader, range, keys: VecDeque::new(), piece: PIECE_FIRST, more: true }
     }
 
     fn next(&mut self) -> Result<Option<Key>> {
@@ -38,9 +38,9 @@ impl Walk {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let tiers = &self.keyspace.inner().tiers;
+        let tiers = &self.reader.inner.tiers;
         tiers.check_open()?;
-        let state = self.keyspace.state();
+        let state = &self.reader.state;
         let incarnation = state.incarnation()?;
         let (keys, more) = if state.volatile {
             tiers.hot.keys_piece(incarnation, &self.range.from, &self.range.to, self.piece)
@@ -65,8 +65,8 @@ pub struct Iter {
 }
 
 impl Iter {
-    pub(crate) fn new(keyspace: Keyspace, range: KeyRange) -> Self {
-        Self { walk: Walk::new(keyspace, range), done: false }
+    pub(crate) fn new(reader: Reader, range: KeyRange) -> Self {
+        Self { walk: Walk::new(reader, range), done: false }
     }
 }
 
@@ -84,7 +84,7 @@ impl Iterator for Iter {
                     return Some(Err(error));
                 }
             };
-            match self.walk.keyspace.get(&key) {
+            match self.walk.reader.get(&key) {
                 Ok(Some(value)) => return Some(Ok((key, value))),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),
@@ -102,8 +102,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(keyspace: Keyspace, range: KeyRange) -> Self {
-        Self { walk: Walk::new(keyspace, range), done: false }
+    pub(crate) fn new(reader: Reader, range: KeyRange) -> Self {
+        Self { walk: Walk::new(reader, range), done: false }
     }
 }
 
@@ -120,9 +120,9 @@ impl Iterator for Keys {
                     return Some(Err(error));
                 }
             };
-            match self.walk.keyspace.contains(&key) {
-                Ok(true) => return Some(Ok(key)),
-                Ok(false) => {}
+            match self.walk.reader.read(&key, |_| (), |_| ()) {
+                Ok(Some(())) => return Some(Ok(key)),
+                Ok(None) => {}
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -5,19 +5,19 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::db::DbInner;
 use crate::error::{Error, Result};
-use crate::hot::HotRecord;
+use crate::handle::StoreHandle;
 use crate::ids::Seq;
 use crate::iter::{Iter, Keys};
 use crate::key::Key;
 use crate::limits;
 use crate::options::{Durability, PutOptions, check_ttl};
+use crate::reader::Reader;
+use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
-use crate::tiers::read::{Hit, KeyRef};
+use crate::tiers::read::Hit;
 use crate::tiers::scan::KeyRange;
 use crate::tiers::write::{Expected, Mutation, Outcome};
-use crate::tiers::{Tiers, bump};
 use crate::value::Value;
 
 /// How often an optimistic change is tried before it gives up.
@@ -82,30 +82,33 @@ pub enum Expect<'a> {
 /// A named set of keys. Clones share it; it keeps the store open.
 #[derive(Debug, Clone)]
 pub struct Keyspace {
-    inner: Arc<DbInner>,
-    state: Arc<KeyspaceState>,
+    reader: Reader,
 }
 
 impl Keyspace {
-    pub(crate) fn new(inner: Arc<DbInner>, state: Arc<KeyspaceState>) -> Self {
-        Self { inner, state }
+    pub(crate) fn new(inner: Arc<StoreHandle>, state: Arc<KeyspaceState>) -> Self {
+        Self { reader: Reader { inner, state } }
     }
 
     pub(crate) fn state(&self) -> &Arc<KeyspaceState> {
-        &self.state
+        &self.reader.state
     }
 
-    pub(crate) fn inner(&self) -> &Arc<DbInner> {
-        &self.inner
+    pub(crate) fn inner(&self) -> &Arc<StoreHandle> {
+        &self.reader.inner
+    }
+
+    pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u64 {
+        self.reader.deadline(ttl)
     }
 
     fn tiers(&self) -> &Tiers {
-        &self.inner.tiers
+        &self.reader.inner.tiers
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.state.name
+        &self.reader.state.name
     }
 
     /// Writes a value with the keyspace's default TTL and the store's durability.
@@ -129,42 +132,26 @@ impl Keyspace {
         limits::check_value(value)?;
         check_ttl(options.ttl)?;
         let deadline_ms = self.deadline(options.ttl);
-        if self.state.volatile {
+        if self.reader.state.volatile {
             return self.put_volatile(key, value, deadline_ms);
         }
         let tiers = self.tiers();
         let durability = options.durability.unwrap_or(tiers.options.durability);
         loop {
-            let mutation = Mutation::new(tiers, &self.state, key, Some(value), deadline_ms)?;
+            let mutation = Mutation::new(tiers, &self.reader.state, key, Some(value), deadline_ms)?;
             if let Outcome::Done(_) = tiers.write(&[mutation], None, durability)? {
                 return Ok(());
             }
         }
     }
 
-    pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u64 {
-        let ttl = ttl.or_else(|| self.state.default_ttl());
-        ttl.map_or(0, |ttl| self.tiers().clock.deadline_ms(ttl))
-    }
-
     fn put_volatile(&self, key: &[u8], value: &[u8], deadline_ms: u64) -> Result<()> {
         self.tiers().check_open()?;
-        let at = self.key_ref(key)?;
-        let was = self.volatile_get(&at, |_| ()).is_some();
+        let at = self.reader.key_ref(key)?;
+        let was = self.reader.volatile_get(&at, |_| ()).is_some();
         self.tiers().hot.put_volatile(at.hash, at.incarnation, key, value, deadline_ms)?;
-        self.state.count_by(i64::from(!was));
+        self.reader.state.count_by(i64::from(!was));
         Ok(())
-    }
-
-    fn volatile_get<R>(&self, at: &KeyRef<'_>, read: impl FnOnce(HotRecord<'_>) -> R) -> Option<R> {
-        let tiers = self.tiers();
-        tiers.hot.get(at.hash, at.incarnation, at.key, || tiers.clock.now_ms(), read)
-    }
-
-    pub(crate) fn key_ref<'a>(&self, key: &'a [u8]) -> Result<KeyRef<'a>> {
-        let incarnation = self.state.incarnation()?;
-        let hash = self.tiers().seed.hash(incarnation, key);
-        Ok(KeyRef { incarnation, hash, key })
     }
 
     /// Returns the value of `key`, or `None` when it is absent or has expired.
@@ -172,8 +159,7 @@ impl Keyspace {
     /// Cost: one hash, no lock; one page fault at most when the record is warm.
     /// Errors: [`Error::Corrupt`] when the newest version is damaged; an older one is never served.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        let key = key.as_ref();
-        self.read(key, |record| Value::from(record.value), |hit| hit.value(key))
+        self.reader.get(key.as_ref())
     }
 
     /// Hands the value of `key` to `read`: no copy, no reference count when it is hot.
@@ -185,47 +171,9 @@ impl Keyspace {
         let key = key.as_ref();
         let read = std::cell::Cell::new(Some(read));
         let once = |bytes: &[u8]| read.take().map(|read| read(bytes));
-        let found = self.read(key, |record| once(record.value), |hit| once(&hit.value(key)))?;
+        let found =
+            self.reader.read(key, |record| once(record.value), |hit| once(&hit.value(key)))?;
         Ok(found.flatten())
-    }
-
-    fn read<R>(
-        &self,
-        key: &[u8],
-        hot: impl FnOnce(HotRecord<'_>) -> R,
-        other: impl FnOnce(&Hit) -> R,
-    ) -> Result<Option<R>> {
-        limits::check_key(key)?;
-        let tiers = self.tiers();
-        tiers.check_open()?;
-        let at = self.key_ref(key)?;
-        if self.state.volatile {
-            return Ok(self.volatile_get(&at, hot));
-        }
-        if !tiers.hot.is_empty_fast()
-            && let Some(found) = self.volatile_get(&at, hot)
-        {
-            bump(&tiers.counters.hot_hits, 1);
-            return Ok(Some(found));
-        }
-        let moves = tiers.moves();
-        let Some(hit) = tiers.newest_hit(&at)? else { return Ok(None) };
-        if matches!(hit, Hit::Cold(_)) {
-            self.admit(&at, &hit, moves);
-        }
-        Ok(Some(other(&hit)))
-    }
-
-    /// A cold record that is touched a second time gets a copy in the hot tier.
-    fn admit(&self, at: &KeyRef<'_>, hit: &Hit, moves: u64) {
-        let tiers = self.tiers();
-        if !tiers.hot.note_touch(at.hash) {
-            return;
-        }
-        let (value, seq) = (hit.value(at.key), hit.seq());
-        tiers.hot.admit(at.hash, at.incarnation, at.key, &value, seq, hit.deadline_ms(), || {
-            tiers.is_newest(at, seq, moves)
-        });
     }
 
     /// The values of several keys, in their order, as of one moment.
@@ -239,7 +187,7 @@ impl Keyspace {
             let _writers = (attempt >= 3).then(|| tiers.append.lock());
             let before = tiers.visible();
             for key in keys {
-                tiers.index.prefetch(self.key_ref(key.as_ref())?.hash.tag());
+                tiers.index.prefetch(self.reader.key_ref(key.as_ref())?.hash.tag());
             }
             let values = keys.iter().map(|key| self.get(key)).collect::<Result<Vec<_>>>()?;
             if tiers.visible() == before {
@@ -265,7 +213,7 @@ impl Keyspace {
             value_len,
             stored_len,
         };
-        self.read(
+        self.reader.read(
             key,
             |record| {
                 let len = crate::format::record::encoded_len(key.len(), record.value.len());
@@ -285,15 +233,15 @@ impl Keyspace {
         limits::check_key(key)?;
         let tiers = self.tiers();
         tiers.check_open()?;
-        if self.state.volatile {
-            let at = self.key_ref(key)?;
+        if self.reader.state.volatile {
+            let at = self.reader.key_ref(key)?;
             let now = tiers.clock.now_ms();
             let was = tiers.hot.remove_volatile(at.hash, at.incarnation, key, now);
-            self.state.count_by(-i64::from(was));
+            self.reader.state.count_by(-i64::from(was));
             return Ok(was);
         }
         for _ in 0..ATTEMPTS_MAX {
-            let at = self.key_ref(key)?;
+            let at = self.reader.key_ref(key)?;
             let moves = tiers.moves();
             let expected = match tiers.newest_hit(&at) {
                 Ok(None) => return Ok(false),
@@ -302,7 +250,7 @@ impl Keyspace {
                 Err(Error::Corrupt(_)) => None,
                 Err(error) => return Err(error),
             };
-            let mutation = Mutation::new(tiers, &self.state, key, None, 0)?;
+            let mutation = Mutation::new(tiers, &self.reader.state, key, None, 0)?;
             let durability = tiers.options.durability;
             if let Outcome::Done(_) = tiers.write(&[mutation], expected, durability)? {
                 return Ok(true);
@@ -347,7 +295,7 @@ impl Keyspace {
                 (true, None) => (true, Change::Delete),
                 (true, Some(new)) => (
                     true,
-                    match self.state.default_ttl() {
+                    match self.reader.state.default_ttl() {
                         Some(ttl) => Change::PutTtl(new.to_vec(), ttl),
                         None => Change::Put(new.to_vec()),
                     },
@@ -376,11 +324,11 @@ impl Keyspace {
     ) -> Result<R> {
         let tiers = self.tiers();
         tiers.check_open()?;
-        if self.state.volatile {
+        if self.reader.state.volatile {
             return self.optimistic_volatile(key, decide);
         }
         for _ in 0..ATTEMPTS_MAX {
-            let at = self.key_ref(key)?;
+            let at = self.reader.key_ref(key)?;
             let moves = tiers.moves();
             let hit = tiers.newest_hit(&at)?;
             let value = hit.as_ref().map(|hit| hit.value(key));
@@ -402,7 +350,8 @@ impl Keyspace {
             };
             limits::check_value(new.as_deref().unwrap_or(&[]))?;
             let expected = Expected { seq: hit.as_ref().map(Hit::seq), moves };
-            let mutation = Mutation::new(tiers, &self.state, key, new.as_deref(), deadline_ms)?;
+            let mutation =
+                Mutation::new(tiers, &self.reader.state, key, new.as_deref(), deadline_ms)?;
             let durability: Durability = tiers.options.durability;
             if let Outcome::Done(_) = tiers.write(&[mutation], Some(expected), durability)? {
                 return Ok(result);
@@ -417,9 +366,9 @@ impl Keyspace {
         key: &[u8],
         mut decide: impl FnMut(Option<(Seq, &[u8], u64)>) -> (R, Change),
     ) -> Result<R> {
-        let at = self.key_ref(key)?;
+        let at = self.reader.key_ref(key)?;
         loop {
-            let read = self.volatile_get(&at, |record| {
+            let read = self.reader.volatile_get(&at, |record| {
                 (record.seq, record.value.to_vec(), record.deadline_ms)
             });
             let old = read.as_ref().map(|(seq, value, deadline)| (*seq, &value[..], *deadline));
@@ -439,7 +388,7 @@ impl Keyspace {
             limits::check_value(new.as_deref().unwrap_or(&[]))?;
             let now = self.tiers().clock.now_ms();
             let _one = self.tiers().volatile_changes.lock();
-            let same = self.volatile_get(&at, |record| {
+            let same = self.reader.volatile_get(&at, |record| {
                 (record.seq, record.value.to_vec(), record.deadline_ms)
             }) == read;
             if !same {
@@ -448,10 +397,10 @@ impl Keyspace {
             let hot = &self.tiers().hot;
             if let Some(value) = new {
                 hot.put_volatile(at.hash, at.incarnation, key, &value, deadline_ms)?;
-                self.state.count_by(i64::from(read.is_none()));
+                self.reader.state.count_by(i64::from(read.is_none()));
             } else {
                 let was = hot.remove_volatile(at.hash, at.incarnation, key, now);
-                self.state.count_by(-i64::from(was));
+                self.reader.state.count_by(-i64::from(was));
             }
             return Ok(result);
         }
@@ -461,11 +410,11 @@ impl Keyspace {
     pub fn clear(&self) -> Result<()> {
         let tiers = self.tiers();
         tiers.check_open()?;
-        let ended = self.state.incarnation()?;
-        if self.state.volatile {
-            tiers.end_volatile(&self.state, false)?;
+        let ended = self.reader.state.incarnation()?;
+        if self.reader.state.volatile {
+            tiers.end_volatile(&self.reader.state, false)?;
         } else {
-            tiers.end_incarnation(&self.state, false)?;
+            tiers.end_incarnation(&self.reader.state, false)?;
         }
         tiers.hot.purge_incarnation(ended);
         Ok(())
@@ -474,22 +423,22 @@ impl Keyspace {
     /// The records of a range of keys, in order. Each key that stays is seen exactly once; changes
     /// made during the walk may or may not be.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::new(self.clone(), key_range(&range))
+        Iter::new(self.reader.clone(), key_range(&range))
     }
 
     /// The records whose key begins with `prefix`, in order.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::new(self.clone(), prefix_range(prefix.as_ref()))
+        Iter::new(self.reader.clone(), prefix_range(prefix.as_ref()))
     }
 
     /// All records, in order of their keys.
     pub fn iter(&self) -> Iter {
-        Iter::new(self.clone(), KeyRange { from: Bound::Unbounded, to: Bound::Unbounded })
+        Iter::new(self.reader.clone(), KeyRange { from: Bound::Unbounded, to: Bound::Unbounded })
     }
 
     /// The keys of a range, in order.
     pub fn keys<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Keys {
-        Keys::new(self.clone(), key_range(&range))
+        Keys::new(self.reader.clone(), key_range(&range))
     }
 
     /// Counts the keys by walking them.
@@ -510,7 +459,7 @@ impl Keyspace {
     /// The number of keys as far as it is known without reading: expired records that were not
     /// collected yet count, and keys overwritten while archived may count twice.
     pub fn approximate_len(&self) -> u64 {
-        self.state.count()
+        self.reader.state.count()
     }
 }
 

@@ -52,8 +52,10 @@ mod tiers;
 
 mod batch;
 mod db;
+mod handle;
 mod iter;
 mod keyspace;
+mod reader;
 mod stats;
 mod verify;
 

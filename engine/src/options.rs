@@ -75,7 +75,7 @@ impl Options {
         Self::default()
     }
 
-    /// Bytes of anonymous memory that the store may hold: the index, the hot tier, filters, scratch.
+    /// Bytes of anonymous memory that the store may hold: index, hot tier, filters, scratch.
     /// Mapped file pages are not among them. At least 4 MiB. May change on reopening.
     #[must_use]
     pub fn memory_budget(mut self, bytes: u64) -> Self {

@@ -1,9 +1,9 @@
 //! C1, C3, C4, C6, C8: after any crash the state is a prefix of what was written, with everything
 //! that was synced, whole batches, and nothing deleted come back.
 //!
-//! The process dies at a chosen effect on the simulated disk (a write, a sync, a create, an unlink);
-//! the disk keeps a subset of what was not synced; the store is opened on it and compared with every
-//! prefix of the operations. Then it goes on, and dies again.
+//! The process dies at a chosen effect on the simulated disk (a write, a sync, a create, an
+//! unlink); the disk keeps a subset of what was not synced; the store is opened on it and compared
+//! with every prefix of the operations. Then it goes on, and dies again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -12,6 +12,8 @@ const FLOORS: &[&[&[&str]]] = &[
     &[&["hot"], &["warm"], &["cold"]],
     &[&["tiers"], &["tiering"]],
     &[
+        &["handle"],
+        &["reader"],
         &["snapshot", "iter", "watch"],
         &["keyspace", "batch", "transaction"],
         &["verify", "checkpoint", "repair", "stats"],

@@ -1,7 +1,7 @@
 //! `demo`: the three tiers at work on real text, in about a minute.
 //!
-//! Load with budgets so small that all tiers fill; read with a skewed pattern; let TTLs expire; kill
-//! a writing child and find everything that it acknowledged; audit the ledger to the byte.
+//! Load with budgets so small that all tiers fill; read with a skewed pattern; let TTLs expire;
+//! kill a writing child and find everything that it acknowledged; audit the ledger to the byte.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};

@@ -156,7 +156,9 @@ pub(crate) fn decode_frame(
     if crc != expected {
         return Err(FieldError::new("edit checksum", crc, expected));
     }
-    Ok(Some((codec::decode(payload)?, (FRAME_HEADER_LEN + payload.len()) as u64)))
+    let edit = codec::decode(payload);
+    let edit = edit.map_err(|found| FieldError::new("edit", found, "a manifest edit"))?;
+    Ok(Some((edit, (FRAME_HEADER_LEN + payload.len()) as u64)))
 }
 
 #[cfg(test)]

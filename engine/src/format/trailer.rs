@@ -275,7 +275,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_trailer_comes_back_in_hash_order_and_finds_each_tag(
-            seeds in proptest::collection::vec((0_u32..50_000, any::<u32>(), any::<u64>(), any::<u64>()), 0..400)
+            seeds in proptest::collection::vec(
+                (0_u32..50_000, any::<u32>(), any::<u64>(), any::<u64>()), 0..400)
         ) {
             let entries = entries(&seeds);
             let bytes = encode(&entries);
@@ -289,7 +290,11 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..300, with: u8) {
+        fn no_bytes_make_the_reader_panic(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            at in 0_usize..300,
+            with: u8,
+        ) {
             if let Ok(reader) = TrailerReader::decode(&bytes) {
                 prop_assert!(reader.entries().count() <= bytes.len());
             }

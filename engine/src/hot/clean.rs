@@ -11,6 +11,8 @@ use crate::ids::{Incarnation, Seq};
 
 /// What an entry weighs besides its bytes: its place in the map, in a queue, and the map's slack.
 const ENTRY_LEN: u64 = 112;
+/// What one hash of the ghost weighs. The ghost takes at most a sixteenth of the shard.
+const GHOST_LEN: u64 = 24;
 /// Hashes of records that were touched once, or left early.
 const GHOST_COUNT: usize = 8192;
 /// The small queue's share of the bytes, in percent.
@@ -81,7 +83,7 @@ pub(crate) struct Clean {
 
 impl Clean {
     pub(crate) fn charged(&self) -> u64 {
-        self.small_len + self.main_len + self.ghost.len() as u64 * 24
+        self.small_len + self.main_len + self.ghost.len() as u64 * GHOST_LEN
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -171,6 +173,11 @@ impl Clean {
     /// Evicts until the records take at most `room` bytes; returns how many went.
     pub(crate) fn shrink_to(&mut self, room: u64) -> u64 {
         let before = self.count();
+        while self.ghost.len() as u64 * GHOST_LEN > room / 16
+            && let Some(oldest) = self.ghost.pop_front()
+        {
+            self.ghost_set.remove(&oldest);
+        }
         while self.charged() > room && !self.entries.is_empty() {
             let small_share = room / 100 * SMALL_PERCENT;
             if self.small_len > small_share || self.main.is_empty() {

@@ -1,5 +1,5 @@
 //! The hot tier: records in memory, in shards, within one budget of bytes.
-//! Knows records and what they weigh; knows nothing of the log, of archives, or of why a record came.
+//! Knows records and what they weigh; knows nothing of the log or of why a record came.
 //!
 //! Clean copies of durable records may be evicted at any time, for nothing is lost with them.
 //! Records of volatile keyspaces live here alone and are never evicted.

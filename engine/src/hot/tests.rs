@@ -50,7 +50,10 @@ proptest! {
                     let was = hot.remove_volatile(hash(key), Incarnation(2), &name, 100);
                     prop_assert_eq!(was, volatile.remove(&key).is_some());
                 }
-                _ => prop_assert!(get(&hot, key).is_none_or(|found| Some(&found) == clean.get(&key))),
+                _ => {
+                    let found = get(&hot, key);
+                    prop_assert!(found.is_none_or(|found| Some(&found) == clean.get(&key)));
+                }
             }
             hot.validate();
         }

@@ -16,7 +16,7 @@ use crate::format::record::{Record, RecordHeader};
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::ids::{ArchiveId, Location, SegmentId, Slot};
 use crate::manifest::seal_op;
-use crate::tiering::switch::{Destination, Moved};
+use crate::tiering::switch::{Destination, Item, Moved};
 use crate::tiers::{Maintenance, Tiers, bump};
 use crate::vfs::os;
 use crate::warm::account::Weight;
@@ -30,13 +30,6 @@ pub(crate) enum Aim {
     Clean,
     /// Those that nobody touched go to the archive.
     Demote,
-}
-
-/// A live record of a victim.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Item {
-    pub tag: u32,
-    pub from: Location,
 }
 
 /// Everything that was judged about the victims.
@@ -54,15 +47,6 @@ struct Drafts {
     archive: Option<u32>,
     bits: Option<u32>,
     ops: Vec<Op>,
-}
-
-pub(crate) fn weight_of(header: &RecordHeader) -> Weight {
-    Weight {
-        incarnation: header.incarnation,
-        deadline_ms: header.deadline_ms,
-        len: header.encoded_len(),
-        tombstone: header.kind == crate::format::record::RecordKind::Tombstone,
-    }
 }
 
 impl Tiers {
@@ -268,7 +252,7 @@ impl Tiers {
                 let header = RecordHeader { more: false, batch: false, ..record.header };
                 let offset = writer.append(&header, record.key, record.value);
                 let to = Destination::Warm(Location::new(slot, offset));
-                moved.push(Moved { item: *item, weight: weight_of(&record.header), to });
+                moved.push(Moved { item: *item, weight: Weight::of(&record.header), to });
                 Ok(())
             })?;
         }
@@ -317,7 +301,7 @@ impl Tiers {
             self.with_record(item, |_, record| {
                 builder.add(&cold_record(record))?;
                 let to = Destination::Cold { ordinal };
-                moved.push(Moved { item: **item, weight: weight_of(&record.header), to });
+                moved.push(Moved { item: **item, weight: Weight::of(&record.header), to });
                 Ok(())
             })?;
             self.mark_older_dead(item)?;

@@ -6,13 +6,19 @@ use std::sync::Arc;
 use crate::cold::ArchiveEntry;
 use crate::error::Error;
 use crate::ids::Location;
-use crate::tiering::relocate::{Item, weight_of};
 use crate::tiers::append::Append;
 use crate::tiers::{Tiers, bump};
 use crate::warm::account::Weight;
 
 /// Records switched for each time the append lock is taken.
 const CHUNK: usize = 128;
+
+/// A live record of a victim.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Item {
+    pub tag: u32,
+    pub from: Location,
+}
 
 /// Where a record went.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +102,10 @@ impl Tiers {
             .unwrap_or(None);
         let Some(found) = found else { return };
         let weight = append.table.of(item.from).and_then(|segment| {
-            segment.record(u64::from(item.from.offset)).ok().map(|record| weight_of(&record.header))
+            segment
+                .record(u64::from(item.from.offset))
+                .ok()
+                .map(|record| Weight::of(&record.header))
         });
         self.remove_entry(append, &found);
         let Some(weight) = weight else { return };

@@ -217,7 +217,7 @@ impl Tiers {
         Ok(())
     }
 
-    /// Removes the file of a number that will never count. What fails here is done at the next open.
+    /// Removes the file of a number that will never count. What fails is done at the next open.
     pub(crate) fn discard_file(&self, id: u32) {
         let state = self.manifest.read(|set| set.files.get(&id).copied());
         let Some(state) = state else { return };

@@ -10,11 +10,10 @@ use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::ids::{Location, Slot};
 use crate::ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
 use crate::manifest::FileState;
-use crate::tiering::relocate::weight_of;
 use crate::tiers::Tiers;
 use crate::tiers::append::Append;
 use crate::vfs::File;
-use crate::warm::account::SegmentAccount;
+use crate::warm::account::{SegmentAccount, Weight};
 use crate::warm::active::{SegmentWriter, walk_records};
 use crate::warm::segment::Segment;
 
@@ -166,7 +165,7 @@ impl Tiers {
                 && self.index.peek(tag, |entry| Ok::<_, Error>(entry.location == at))?.is_some();
             let current = self.keyspaces.is_current(header.incarnation);
             if named && (current || header.kind == RecordKind::Tombstone) {
-                recount.add(&weight_of(header));
+                recount.add(&Weight::of(header));
             } else {
                 recount.add_dead(header.encoded_len());
             }

@@ -10,6 +10,8 @@
 
 pub(crate) mod append;
 pub(crate) mod audit;
+pub(crate) mod clear;
+pub(crate) mod debt;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
 pub(crate) mod open;

@@ -425,7 +425,7 @@ impl Building {
                 if let Some(other) = other
                     && let Some(account) = self.account(old)
                 {
-                    account.kill(&weight(&other));
+                    account.kill(&Weight::told(&other));
                 }
             }
             (None, _) => self
@@ -434,22 +434,13 @@ impl Building {
                 .map_err(|error| Error::io("grow index", "anonymous memory", error))?,
         }
         if let Some(account) = self.account(location) {
-            account.revive(&weight(entry));
+            account.revive(&Weight::told(entry));
         }
         Ok(())
     }
 
     fn account(&mut self, location: Location) -> Option<&mut SegmentAccount> {
         self.accounts.get_mut(location.slot.0 as usize)?.as_mut()
-    }
-}
-
-fn weight(entry: &TrailerEntry) -> Weight {
-    Weight {
-        incarnation: entry.incarnation,
-        deadline_ms: entry.deadline_ms,
-        len: u64::from(entry.len),
-        tombstone: entry.tombstone,
     }
 }
 

@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::error::{Damage, Error, Result};
-use crate::format::manifest::Op;
 use crate::format::record::{RecordHeader, RecordKind, body_crc, encoded_len};
 use crate::format::segment::SegmentKind;
 use crate::hash::KeyHash;
 use crate::ids::{Incarnation, Location, Seq, Slot};
-use crate::limits::{DISK_RESERVE, INLINE_RECORD_LEN_MAX, UNFLUSHED_LEN_MAX};
+use crate::limits::{INLINE_RECORD_LEN_MAX, UNFLUSHED_LEN_MAX};
 use crate::options::Durability;
 use crate::tiers::append::Append;
 use crate::tiers::keyspaces::KeyspaceState;
@@ -206,7 +204,7 @@ impl Tiers {
         Ok(Outcome::Done(append.last_seq))
     }
 
-    fn note_written(&self, append: &mut Append, len: u64) {
+    pub(crate) fn note_written(&self, append: &mut Append, len: u64) {
         let now = self.clock.now_ms();
         append.unflushed_bytes += len;
         append.written_ms = now;
@@ -261,7 +259,7 @@ impl Tiers {
     }
 
     /// Appends a record that is no key's: attach or clear. The caller made room.
-    fn append_mark(
+    pub(crate) fn append_mark(
         &self,
         append: &mut Append,
         kind: RecordKind,
@@ -362,25 +360,14 @@ impl Tiers {
             let (same, weight, seq, tombstone) = match &read {
                 Ok(record) => {
                     let header = &record.header;
-                    let tombstone = header.kind == RecordKind::Tombstone;
-                    let weight = Weight {
-                        incarnation: header.incarnation,
-                        deadline_ms: header.deadline_ms,
-                        len: header.encoded_len(),
-                        tombstone,
-                    };
+                    let weight = Weight::of(header);
                     let same =
                         header.incarnation == mutation.incarnation && record.key == mutation.key;
-                    (same, Some(weight), header.seq, tombstone)
+                    (same, Some(weight), header.seq, weight.tombstone)
                 }
                 Err(_) => match segment.witness(tag, offset) {
                     Some(told) => {
-                        let weight = Weight {
-                            incarnation: told.incarnation,
-                            deadline_ms: told.deadline_ms,
-                            len: u64::from(told.len),
-                            tombstone: told.tombstone,
-                        };
+                        let weight = Weight::told(&told);
                         let same = told.incarnation == mutation.incarnation;
                         (same, Some(weight), told.seq, told.tombstone)
                     }
@@ -415,119 +402,6 @@ impl Tiers {
         let expired = deadline != 0 && deadline <= self.clock.now_ms();
         Ok(expected.seq.is_none() && (newest.batch_tombstone || expired))
     }
-
-    /// Ends an incarnation in the order of mutations; `next` is 0 when the keyspace is dropped.
-    pub(crate) fn end_incarnation(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
-        self.check_open()?;
-        self.flusher.check("clear keyspace")?;
-        let next = if drop { 0 } else { self.manifest.next_incarnation() };
-        let mut append = self.append.lock();
-        let append = &mut *append;
-        let ended = keyspace.incarnation()?;
-        let len = encoded_len(0, 4);
-        if !append.active.fits(len) {
-            self.roll(append, len)?;
-        }
-        append.active.make_room(len)?;
-        append.last_seq = append.last_seq.next();
-        let seq = append.last_seq;
-        self.append_mark(append, RecordKind::Clear, ended, &next.to_le_bytes(), seq);
-        self.keyspaces.end(ended, next);
-        for account in append.accounts.iter_mut().flatten() {
-            account.clear(ended);
-        }
-        let op = if drop {
-            let name = keyspace.name.clone();
-            Op::DropKeyspace { name, incarnation: ended.0, seq: seq.0 }
-        } else {
-            Op::SetKeyspace(keyspace.facts(next, seq.0))
-        };
-        append.ended.push_back((seq, op));
-        self.visible.store(seq.0, Ordering::Release);
-        self.note_written(append, len);
-        Ok(())
-    }
-
-    /// The same for a volatile keyspace, which takes no `seq`: the manifest alone knows.
-    pub(crate) fn end_volatile(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
-        let ended = keyspace.incarnation()?;
-        let seq = self.visible().0;
-        let next = if drop { 0 } else { self.manifest.next_incarnation() };
-        let name = keyspace.name.clone();
-        self.manifest.commit(&vec![if drop {
-            Op::DropKeyspace { name, incarnation: ended.0, seq }
-        } else {
-            Op::SetKeyspace(keyspace.facts(next, seq))
-        }])?;
-        self.keyspaces.end(ended, next);
-        Ok(())
-    }
-
-    /// Tells the manifest of ended incarnations now, after syncing all that came before them.
-    pub(crate) fn publish_ended(&self) -> Result<()> {
-        let ended: Vec<_> = self.append.lock().ended.iter().cloned().collect();
-        let Some((last, _)) = ended.last() else { return Ok(()) };
-        self.flush_through(*last)?;
-        self.manifest.commit(&ended.iter().map(|(_, op)| op.clone()).collect())?;
-        self.append.lock().ended.retain(|(seq, _)| seq > last);
-        Ok(())
-    }
-
-    /// Waits while the log is over its budget, gently at first; fails when waiting cannot help.
-    fn wait_for_space(&self, mutations: &[Mutation<'_>]) -> Result<()> {
-        if mutations.iter().all(|mutation| mutation.value.is_none()) {
-            return Ok(());
-        }
-        let mut waited = 0_u32;
-        loop {
-            let debt = self.space_debt();
-            if debt == Debt::None || debt == Debt::Some && waited > 0 {
-                return Ok(());
-            }
-            if debt == Debt::Full
-                && let Some(error) = self.stuck.lock().clone()
-            {
-                return Err(error);
-            }
-            self.nudge();
-            bump(&self.counters.put_waits, 1);
-            if !self.options.workers {
-                return Ok(());
-            }
-            let mut pressure = self.pressure.lock();
-            let wait = Duration::from_millis(if debt == Debt::Some { 1 } else { 20 });
-            self.relieved.wait_for(&mut pressure, wait);
-            drop(pressure);
-            self.check_open()?;
-            waited += 1;
-        }
-    }
-
-    /// How far the log and the disk are over what they may take.
-    pub(crate) fn space_debt(&self) -> Debt {
-        let warm = self.warm_len.load(Ordering::Relaxed);
-        let budget = self.options.warm_budget;
-        let disk = self.disk_len.load(Ordering::Relaxed);
-        let full = self.options.disk_budget.is_some_and(|most| disk + DISK_RESERVE >= most);
-        if full || warm >= budget {
-            Debt::Full
-        } else if warm >= budget - budget / 16 {
-            Debt::Some
-        } else {
-            Debt::None
-        }
-    }
-}
-
-/// How urgently space is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Debt {
-    /// Puts go on.
-    None,
-    /// Puts wait a moment each.
-    Some,
-    /// Puts wait until there is space, or fail.
-    Full,
 }
 
 /// Bytes of an attach record's value: segment, record count, records end.

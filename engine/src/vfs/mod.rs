@@ -84,11 +84,8 @@ pub trait Dir: Send + Sync + Debug {
 /// A held lock file.
 pub trait Lock: Send + Sync + Debug {}
 
-/// One open file, opaque outside of the crate. All methods take `&self` and may be called from any thread.
-#[expect(
-    clippy::len_without_is_empty,
-    reason = "a file is asked for its length, not for being empty"
-)]
+/// One open file, opaque outside of the crate. Any thread may call its methods.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait File: Send + Sync + Debug {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -2,6 +2,8 @@
 //! Knows bytes and counts; knows nothing of where they are or why they died.
 
 use crate::format::deadline::deadline_class_end;
+use crate::format::record::{RecordHeader, RecordKind};
+use crate::format::trailer::TrailerEntry;
 use crate::ids::Incarnation;
 
 /// Live records that share an incarnation and a deadline class.
@@ -33,6 +35,28 @@ pub(crate) struct Weight {
     pub deadline_ms: u64,
     pub len: u64,
     pub tombstone: bool,
+}
+
+impl Weight {
+    /// What the record with this header weighs.
+    pub(crate) fn of(header: &RecordHeader) -> Self {
+        Self {
+            incarnation: header.incarnation,
+            deadline_ms: header.deadline_ms,
+            len: header.encoded_len(),
+            tombstone: header.kind == RecordKind::Tombstone,
+        }
+    }
+
+    /// The same, as the trailer tells it.
+    pub(crate) fn told(entry: &TrailerEntry) -> Self {
+        Self {
+            incarnation: entry.incarnation,
+            deadline_ms: entry.deadline_ms,
+            len: u64::from(entry.len),
+            tombstone: entry.tombstone,
+        }
+    }
 }
 
 impl SegmentAccount {

@@ -1,6 +1,6 @@
 //! A segment that is being written: reserve, append, publish, seal. Journal, attached and survivor
 //! segments all go through here.
-//! Knows bytes, space and order in one file; knows nothing of the index, of flushes, or of liveness.
+//! Knows bytes, space and order in one file; knows nothing of the index, or of liveness.
 
 use std::sync::Arc;
 

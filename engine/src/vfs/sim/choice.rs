@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Survivors;
-use super::disk::{Change, Effect, NodeId, SECTOR_LEN};
+use super::effect::{Change, Effect, NodeId, SECTOR_LEN};
 
 /// Numbers that a seed determines (the generator is `SplitMix64`).
 #[derive(Debug, Clone)]

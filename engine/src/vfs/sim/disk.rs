@@ -8,38 +8,14 @@ use std::sync::{Arc, Weak};
 
 use super::Survivors;
 use super::choice::{Filler, Random, surviving};
+use super::effect::{Change, Effect, NodeId, SECTOR_LEN};
 use crate::vfs::map::Map;
 
-/// What a disk writes whole or not at all.
-pub(super) const SECTOR_LEN: u64 = 512;
 /// What the file system allocates.
 const BLOCK_LEN: u64 = 4096;
 
-/// Names a file or a directory for the life of the disk; never reused.
-pub(super) type NodeId = u64;
-
 /// The directory that all paths begin at.
 pub(super) const ROOT: NodeId = 0;
-
-/// One change that a running process made and the disk may not have yet.
-#[derive(Debug, Clone)]
-pub(super) struct Effect {
-    pub node: NodeId,
-    pub change: Change,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Change {
-    /// Bytes within one sector. `mapped` when they were stored through a map: such a sector may
-    /// reach the disk while it is being written.
-    Bytes { offset: u64, bytes: Vec<u8>, mapped: bool },
-    /// The file grew.
-    Length(u64),
-    /// The bytes read as zeros.
-    Punch { from: u64, to: u64 },
-    /// The name leads to another node, or to none.
-    Name { name: String, target: Option<NodeId> },
-}
 
 #[derive(Debug, Default)]
 pub(super) struct FileNode {

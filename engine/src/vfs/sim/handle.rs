@@ -8,7 +8,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::SimVfs;
-use super::disk::{Disk, NodeId, device_error, usize_of};
+use super::disk::{Disk, device_error, usize_of};
+use super::effect::NodeId;
 use crate::vfs::map::{Map, StoreObserver};
 use crate::vfs::{Dir, Entry, EntryKind, File, Lock};
 

@@ -26,6 +26,7 @@
 
 mod choice;
 mod disk;
+mod effect;
 mod handle;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use self::disk::{Disk, NodeId, ROOT, dead_process};
+use self::disk::{Disk, ROOT, dead_process};
+use self::effect::NodeId;
 use self::handle::SimDir;
 use super::{Dir, Vfs};
 
