@@ -1,5 +1,5 @@
 //! The fixed parts of an archive: header, footer with the regions, and the two tables of sums.
-//! Knows bytes; knows nothing of blocks, filters or which record is live. docs/spec-archive.md.
+//! Knows bytes; knows nothing of blocks, filters or which record is live. format-spec.md 8.
 
 use crate::format::block::checksum_error;
 use crate::format::checksum::bound_crc;

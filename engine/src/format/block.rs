@@ -1,6 +1,6 @@
 //! The block: records in the order of their sort keys, prefixes shared, every sixteenth key whole.
 //! Knows bytes; knows nothing of zstd, of files, or of which record is live.
-//! docs/spec-archive.md, "Block".
+//! format-spec.md 8, "Block".
 
 use crate::format::checksum::bound_crc;
 use crate::format::cursor::{Decoded, FieldError, Fields, Put};

@@ -1,5 +1,5 @@
 //! The block index of an archive: one row a block and a last row behind them, then the keys.
-//! Searched in place, without decoding it all. docs/spec-archive.md, "Block index".
+//! Searched in place, without decoding it all. format-spec.md 8, "Block index".
 
 use crate::format::block::SORT_KEY_LEN_MAX;
 use crate::format::cursor::{Decoded, FieldError, Fields, Put};

@@ -1,5 +1,5 @@
 //! Deadline classes: deadlines that end near each other, so that expiry is accounted in groups.
-//! Knows numbers; knows nothing of clocks or files. docs/spec-archive.md, "Deadline classes".
+//! Knows numbers; knows nothing of clocks or files. format-spec.md 8, "Deadline classes".
 
 /// The narrowest class is 2^10 ms wide.
 const CLASS_WIDTH_LOG2_MIN: u32 = 10;

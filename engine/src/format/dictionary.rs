@@ -1,5 +1,5 @@
 //! The dictionary region of an archive: what a reader checks before zstd sees it.
-//! Knows the length and the magic; training lives in `cold`. docs/spec-archive.md, "Dictionary".
+//! Knows the length and the magic; training lives in `cold`. format-spec.md 8, "Dictionary".
 
 use crate::format::cursor::{Decoded, FieldError};
 use crate::limits::DICTIONARY_LEN_MAX;

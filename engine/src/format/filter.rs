@@ -1,6 +1,6 @@
 //! The filter region of an archive: partitions by hash range, each a binary fuse filter of 8 bits.
 //! Knows rows, lengths and their relations; building and asking live in `cold`.
-//! docs/spec-archive.md, "Filter".
+//! format-spec.md 8, "Filter".
 
 use crate::format::cursor::{Decoded, FieldError, Fields, Put};
 
