@@ -11,6 +11,7 @@
 mod budgets;
 mod crash;
 mod errors;
+mod faults;
 mod kill;
 mod model;
 mod space;

@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 #![expect(
     clippy::disallowed_methods,
-    reason = "the test copies directories and starts an interpreter"
+    clippy::unwrap_used,
+    reason = "the test copies directories, starts an interpreter, stops at a surprise"
 )]
 
 use std::path::Path;

@@ -45,7 +45,9 @@ impl Tiers {
             Ok(_) => *self.stuck.lock() = None,
             Err(error) => *self.stuck.lock() = Some(error.clone()),
         }
+        let idle = matches!(result, Ok(Step::Idle));
         self.measure_space();
+        self.idle.store(idle, Ordering::Release);
         self.relieved.notify_all();
         result
     }

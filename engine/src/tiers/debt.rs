@@ -4,10 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::DISK_RESERVE;
 use crate::tiers::write::Mutation;
 use crate::tiers::{Tiers, bump};
+
+/// Waits of 20 ms after which an idle movement is believed to have nothing more to give.
+const WAITS_MIN: u32 = 50;
 
 /// How urgently space is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +35,8 @@ impl Tiers {
             if debt == Debt::None || debt == Debt::Some && waited > 0 {
                 return Ok(());
             }
-            if debt == Debt::Full
-                && let Some(error) = self.stuck.lock().clone()
-            {
-                return Err(error);
+            if debt == Debt::Full {
+                self.fail_if_stuck(waited)?;
             }
             self.nudge();
             bump(&self.counters.put_waits, 1);
@@ -51,13 +52,37 @@ impl Tiers {
         }
     }
 
+    /// Waiting helps nobody when movement fails, or when it has nothing left to do.
+    fn fail_if_stuck(&self, waited: u32) -> Result<()> {
+        if let Some(error) = self.stuck.lock().clone() {
+            return Err(error);
+        }
+        if waited < WAITS_MIN || !self.idle.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let doing = "put";
+        Err(match self.options.disk_budget {
+            Some(limit) if self.disk_is_full() => {
+                let used = self.disk_len.load(Ordering::Relaxed);
+                Error::Full { doing, what: "disk budget", used, limit }
+            }
+            _ => {
+                let used = self.warm_len.load(Ordering::Relaxed);
+                Error::Full { doing, what: "warm budget", used, limit: self.options.warm_budget }
+            }
+        })
+    }
+
+    fn disk_is_full(&self) -> bool {
+        let disk = self.disk_len.load(Ordering::Relaxed);
+        self.options.disk_budget.is_some_and(|most| disk + DISK_RESERVE >= most)
+    }
+
     /// How far the log and the disk are over what they may take.
     pub(crate) fn space_debt(&self) -> Debt {
         let warm = self.warm_len.load(Ordering::Relaxed);
         let budget = self.options.warm_budget;
-        let disk = self.disk_len.load(Ordering::Relaxed);
-        let full = self.options.disk_budget.is_some_and(|most| disk + DISK_RESERVE >= most);
-        if full || warm >= budget {
+        if self.disk_is_full() || warm >= budget {
             Debt::Full
         } else if warm >= budget - budget / 16 {
             Debt::Some

@@ -120,6 +120,8 @@ pub(crate) struct Tiers {
     /// Rises before index entries are removed, so that a miss can be told from a move.
     pub moves: AtomicU64,
     pub closed: AtomicBool,
+    /// The last step of movement found nothing to do.
+    pub idle: AtomicBool,
     // Protected, in the order above.
     pub maintenance: Mutex<Maintenance>,
     pub append: Mutex<Append>,

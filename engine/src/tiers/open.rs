@@ -160,6 +160,7 @@ fn assemble(
         disk_len: AtomicU64::new(0),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
+        idle: AtomicBool::new(false),
         maintenance: Mutex::new(Maintenance::default()),
         append: Mutex::new(append),
         pending: RwLock::new(PendingBatch::default()),

@@ -1,0 +1,118 @@
+//! R5, R8, R12: damage is listed or served around, a failed flush poisons, a full disk refuses.
+
+use std::sync::Arc;
+
+use terrace::testing::{ManualTime, SimVfs};
+use terrace::{Durability, Error, OpenPolicy, Options, PutOptions};
+use terrace_tests::scratch::Scratch;
+
+use crate::{SIM_PATH, assert_exact, open_sim, settle, tiny};
+
+fn disk() -> (SimVfs, Arc<ManualTime>) {
+    (SimVfs::new(9), Arc::new(ManualTime::new(1_700_000_000_000)))
+}
+
+#[test]
+fn a_failed_flush_poisons_writing_and_reads_go_on_until_the_store_is_opened_again() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    ks.put("safe", "1").unwrap();
+    db.sync().unwrap();
+    ks.put("lost", "2").unwrap();
+    disk.fail_sync_at(1);
+    assert!(matches!(db.sync(), Err(Error::Io { .. })));
+    let error = ks.put("more", "3").unwrap_err();
+    assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    assert!(matches!(db.sync(), Err(Error::Poisoned { .. })), "a flush is never retried");
+    assert_eq!(ks.get("safe").unwrap().as_deref(), Some(&b"1"[..]));
+    drop((ks, db));
+    let disk = disk.crash(terrace::testing::Survivors::None);
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    assert_eq!(ks.get("safe").unwrap().as_deref(), Some(&b"1"[..]));
+    ks.put_with("more", "3", PutOptions::new().durability(Durability::Synced)).unwrap();
+    assert_eq!(db.durable_seq(), db.last_seq());
+}
+
+#[test]
+fn strict_lists_the_damage_of_a_segment_and_degraded_serves_the_rest() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for i in 0..3000_u32 {
+        ks.put(i.to_be_bytes(), vec![1; 1000]).unwrap();
+    }
+    settle(&db);
+    let victim = db.ledger().files.iter().find(|f| f.bytes.trailer > 0).unwrap().name.clone();
+    drop(ks);
+    db.close().unwrap();
+    let mut cut = 0;
+    disk.edit(format!("{SIM_PATH}/{victim}"), |bytes: &mut Vec<u8>| {
+        let at = bytes.windows(8).position(|window| window == b"TRCEND01").unwrap();
+        bytes[at + 9] ^= 1;
+        cut = at;
+    });
+    assert!(cut > 0);
+    match open_sim(&disk, &time) {
+        Err(Error::Damaged { damage, .. }) => {
+            assert!(damage.iter().any(|one| one.file == victim), "{damage:?}");
+        }
+        other => panic!("expected the damage, got {other:?}"),
+    }
+    let shared = Arc::new(disk.clone());
+    let options = tiny().without_workers().file_system(shared).time(time.clone());
+    let db = options.open_policy(OpenPolicy::Degraded).open(SIM_PATH).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    let served = (0..3000_u32).filter(|i| ks.contains(i.to_be_bytes()).unwrap()).count();
+    assert!(served > 1000, "{served} keys of the other segments are served");
+    assert!(!db.verify(|_| ()).unwrap().is_sound());
+}
+
+#[test]
+fn above_the_disk_budget_puts_are_refused_and_deletes_bring_space_back() {
+    let options = Options::new().disk_budget(8 << 20).segment_size(1 << 20);
+    let db = options.temporary().unwrap();
+    let ks = db.keyspace("default").unwrap();
+    let mut put = 0_u32;
+    let error = loop {
+        match ks.put(put.to_be_bytes(), vec![7; 10_000]) {
+            Ok(()) => put += 1,
+            Err(error) => break error,
+        }
+        assert!(put < 5000, "nothing was refused");
+    };
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    assert!((0..put).all(|i| ks.contains(i.to_be_bytes()).unwrap()));
+    for i in 0..put {
+        assert!(ks.delete(i.to_be_bytes()).unwrap());
+    }
+    assert!(db.settle(std::time::Duration::from_secs(30)).unwrap());
+    ks.put("again", "there is room").unwrap();
+}
+
+#[test]
+fn archives_lie_in_a_directory_of_their_own_when_one_is_named() {
+    let scratch = Scratch::new().unwrap();
+    let (home, cold) = (scratch.join("db"), scratch.join("cold"));
+    let options = tiny().archive_dir(&cold);
+    let db = options.clone().open(&home).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for i in 0..2000_u32 {
+        ks.put(i.to_be_bytes(), vec![i.to_le_bytes()[0]; 10_000]).unwrap();
+    }
+    assert!(db.settle(std::time::Duration::from_secs(30)).unwrap());
+    let archives = |dir: &std::path::Path| {
+        let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".arc")).count()
+    };
+    assert!(archives(&cold) > 0 && archives(&home) == 0);
+    assert_exact(&db);
+    drop(ks);
+    db.close().unwrap();
+    let other = tiny().archive_dir(scratch.join("elsewhere")).open(&home).unwrap_err();
+    assert!(matches!(other, Error::Invalid { what: "archive_dir", .. }), "{other}");
+    let db = options.open(&home).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    assert!((0..2000_u32).all(|i| ks.contains(i.to_be_bytes()).unwrap()));
+}
