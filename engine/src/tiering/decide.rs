@@ -26,6 +26,7 @@ struct Candidate {
     segment: Arc<Segment>,
     len: u64,
     live: u64,
+    expired: u64,
 }
 
 impl Candidate {
@@ -87,9 +88,10 @@ impl Tiers {
                 continue;
             }
             let Some(account) = append.account(segment.slot) else { continue };
-            let live = account.live_bytes() - account.expired_bytes(now);
+            let expired = account.expired_bytes(now);
+            let live = account.live_bytes() - expired;
             let len = segment.sealed().map_or(0, |facts| facts.len);
-            candidates.push(Candidate { segment, len, live });
+            candidates.push(Candidate { segment, len, live, expired });
         }
         candidates.sort_by_key(|candidate| candidate.segment.id);
         candidates
@@ -143,13 +145,13 @@ impl Tiers {
                 - append.accounts.iter().flatten().map(|a| a.expired_bytes(now)).sum::<u64>();
             (self.warm_allocated(&append), live, candidates)
         };
-        let all_dead: Vec<_> = candidates
+        let worthless: Vec<_> = candidates
             .iter()
-            .filter(|candidate| candidate.live == 0)
+            .filter(|candidate| candidate.live == 0 || candidate.expired * 2 > candidate.len)
             .map(|candidate| Arc::clone(&candidate.segment))
             .collect();
-        if !all_dead.is_empty() {
-            self.reclaim(maintenance, &all_dead, Aim::Clean)?;
+        if !worthless.is_empty() {
+            self.reclaim(maintenance, &worthless, Aim::Clean)?;
             return Ok(Step::Worked);
         }
         if warm <= live + live / 5 + SLACK_LEN {
