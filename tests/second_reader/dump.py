@@ -5,7 +5,7 @@
 Prints every record that is there as JSON Lines, sorted by keyspace and key. Any check of the
 specification that does not hold ends it with a message and exit code 3.
 """
-import base64, glob, json, os, struct, sys, time, zlib
+import glob, json, os, struct, sys, time, zlib
 import zstandard
 
 
@@ -292,7 +292,7 @@ def main():
             lines.append((names[incarnation].encode(), key, seq, deadline, value))
     for name, key, seq, deadline, value in sorted(lines):
         print(json.dumps({
-            "keyspace": name.decode(), "key": base64.b64encode(key).decode(), "seq": seq,
+            "keyspace": name.decode(), "key_hex": key.hex(), "seq": seq,
             "expires_at_ms": deadline, "value_crc": zlib.crc32(value), "value_len": len(value)}))
 
 

@@ -15,8 +15,11 @@ use terrace::{Db, KeyspaceOptions, Options, PutOptions};
 use terrace_tests::random::Random;
 use terrace_tests::scratch::Scratch;
 
-/// What the engine says is in the store, in the second reader's words but for the checksum.
-fn engine_dump(db: &Db) -> Vec<(String, Vec<u8>, u64, u64, usize)> {
+/// Keyspace, key, seq, deadline, checksum and length of the value.
+type Line = (String, Vec<u8>, u64, u64, u32, usize);
+
+/// What the engine says is in the store.
+fn engine_dump(db: &Db) -> Vec<Line> {
     let mut lines = Vec::new();
     for name in db.keyspaces().unwrap() {
         let keyspace = db.keyspace(&name).unwrap();
@@ -24,7 +27,8 @@ fn engine_dump(db: &Db) -> Vec<(String, Vec<u8>, u64, u64, usize)> {
             let (key, value) = item.unwrap();
             let info = keyspace.info(&key).unwrap().unwrap();
             let deadline = info.expires_at.unwrap_or(0);
-            lines.push((name.clone(), key.to_vec(), info.seq, deadline, value.len()));
+            let crc = crc32fast::hash(&value);
+            lines.push((name.clone(), key.to_vec(), info.seq, deadline, crc, value.len()));
         }
     }
     lines
@@ -45,14 +49,25 @@ fn second_dump(dir: &Path) -> Option<Vec<String>> {
     Some(lines.lines().map(str::to_owned).collect())
 }
 
-fn assert_same(expected: &[(String, Vec<u8>, u64, u64, usize)], dir: &Path) {
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for byte in bytes {
+        write!(out, "{byte:02x}").unwrap();
+    }
+    out
+}
+
+fn assert_same(expected: &[Line], dir: &Path) {
     let Some(found) = second_dump(dir) else { return };
     assert_eq!(found.len(), expected.len(), "records in both dumps");
-    for ((name, key, seq, deadline, len), line) in expected.iter().zip(&found) {
+    for ((name, key, seq, deadline, crc, len), line) in expected.iter().zip(&found) {
         for part in [
             format!("\"keyspace\": \"{name}\""),
+            format!("\"key_hex\": \"{}\"", hex(key)),
             format!("\"seq\": {seq},"),
             format!("\"expires_at_ms\": {deadline},"),
+            format!("\"value_crc\": {crc},"),
             format!("\"value_len\": {len}}}"),
         ] {
             assert!(line.contains(&part), "{}: {part} is not in {line}", key.escape_ascii());
