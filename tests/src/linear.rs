@@ -341,8 +341,12 @@ impl Search {
             }
         }
         found.retain(|(call, _)| call.start < end_min);
-        let idle =
-            |call: &Call| call.end != NEVER && self.register.after(call) == Some(self.register);
+        // A touch makes a new version even where the register cannot tell it from the old one.
+        let idle = |call: &Call| {
+            call.end != NEVER
+                && call.action != Action::Touch(true)
+                && self.register.after(call) == Some(self.register)
+        };
         if let Some((_, index)) = found.iter().find(|(call, _)| idle(call)) {
             return vec![*index];
         }
@@ -485,6 +489,11 @@ mod tests {
         let touch = call(0, 3, 4, Action::Touch(true));
         assert!(check(&[put(0, 1), info(2, 5), touch, info(6, 5)]).is_err());
         assert_eq!(check(&[put(0, 1), info(2, 5), touch, info(6, 6)]), Ok(()));
+        // The touch may take effect between the look and the swap, though it began before.
+        let touch = call(0, 2, 6, Action::Touch(true));
+        let (expected, new) = (Expected::Seq(5), Some(3));
+        let swap = call(1, 5, 8, Action::Swap { expected, new, swapped: false });
+        assert_eq!(check(&[put(0, 1), touch, info(3, 5), swap, info(9, 6)]), Ok(()));
     }
 
     #[test]
