@@ -9,9 +9,8 @@ use terrace::{Change, Db, Expect, Keyspace, KeyspaceOptions};
 use terrace_tests::linear::{Action, Call, Expected, Made, Stamps, Violation, check};
 use terrace_tests::random::Random;
 
-use crate::{Mover, effort, while_records_move};
+use crate::{Movement, Mover, effort, while_records_move};
 
-const KEYS: u64 = 12;
 const THREADS: usize = 4;
 
 fn key(number: u64) -> Vec<u8> {
@@ -35,6 +34,7 @@ fn id(bytes: &[u8]) -> u64 {
 struct World {
     db: Db,
     ks: Keyspace,
+    keys: u64,
     /// Sequence numbers and batches; a volatile keyspace has neither.
     durable: bool,
     stamps: Stamps,
@@ -46,13 +46,14 @@ struct Client<'a> {
     world: &'a World,
     thread: usize,
     random: Random,
-    seen: [Option<u64>; 12],
+    seen: Vec<Option<u64>>,
     calls: Vec<Call>,
 }
 
 impl<'a> Client<'a> {
     fn new(world: &'a World, thread: usize, random: Random) -> Self {
-        Self { world, thread, random, seen: [None; 12], calls: Vec::new() }
+        let seen = vec![None; usize::try_from(world.keys).unwrap()];
+        Self { world, thread, random, seen, calls: Vec::new() }
     }
 
     fn fresh(&self) -> u64 {
@@ -70,11 +71,33 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn run(mut self, calls: usize) -> Vec<Call> {
+    fn run(mut self, calls: usize, movement: &Movement) -> Vec<Call> {
         for i in 0..calls {
+            if self.world.durable {
+                movement.wait_for(i);
+            }
             // A window that wanders over the keys: those behind it cool off and go down a tier.
-            let number = (i / 60 + self.random.within(0..3)) as u64 % KEYS;
+            let number = (i / 60 + self.random.within(0..3)) as u64 % self.world.keys;
             self.step(number);
+            if self.random.chance(4) {
+                // What is cold and touched again becomes hot.
+                let cold = ((i / 60 + 3) as u64 + self.random.below(3)) % self.world.keys;
+                (0..4).for_each(|_| self.get(cold));
+            }
+        }
+        self.calls
+    }
+
+    /// Reads above all, on keys that went down before: what is read again becomes hot.
+    fn run_reads(mut self, calls: usize, movement: &Movement) -> Vec<Call> {
+        for i in 0..calls {
+            movement.wait_for(1_000 + i / 20);
+            let number = (i / 40 + self.random.within(0..4)) as u64 % self.world.keys;
+            match self.random.below(20) {
+                0 => self.put(number),
+                1 => self.update(number),
+                _ => self.get(number),
+            }
         }
         self.calls
     }
@@ -82,16 +105,8 @@ impl<'a> Client<'a> {
     fn step(&mut self, number: u64) {
         let name = key(number);
         match self.random.below(1000) {
-            0..350 => self.record(number, |world| {
-                Action::Get(world.ks.get(&name).unwrap().as_deref().map(id))
-            }),
-            350..530 => {
-                let new = self.fresh();
-                self.record(number, |world| {
-                    world.ks.put(&name, value(new)).unwrap();
-                    Action::Put(new)
-                });
-            }
+            0..350 => self.get(number),
+            350..530 => self.put(number),
             530..610 => {
                 self.record(number, |world| Action::Delete(world.ks.delete(&name).unwrap()));
             }
@@ -103,9 +118,23 @@ impl<'a> Client<'a> {
                 let ttl = std::time::Duration::from_secs(100_000);
                 Action::Touch(world.ks.touch(&name, ttl).unwrap())
             }),
-            997.. if std::env::var_os("NOCLEAR").is_none() => self.clear(),
+            997.. => self.clear(),
             _ => {}
         }
+    }
+
+    fn get(&mut self, number: u64) {
+        self.record(number, |world| {
+            Action::Get(world.ks.get(key(number)).unwrap().as_deref().map(id))
+        });
+    }
+
+    fn put(&mut self, number: u64) {
+        let new = self.fresh();
+        self.record(number, |world| {
+            world.ks.put(key(number), value(new)).unwrap();
+            Action::Put(new)
+        });
     }
 
     fn update(&mut self, number: u64) {
@@ -168,7 +197,7 @@ impl<'a> Client<'a> {
 
     /// To each of its keys a batch is a put within the stamps of the batch.
     fn batch(&mut self, number: u64) {
-        let changes = [(number, self.fresh()), ((number + 1) % KEYS, self.fresh())];
+        let changes = [(number, self.fresh()), ((number + 1) % self.world.keys, self.fresh())];
         let mut batch = self.world.db.batch();
         for (number, new) in changes {
             batch.put(&self.world.ks, key(number), value(new));
@@ -188,73 +217,151 @@ impl<'a> Client<'a> {
         self.world.ks.clear().unwrap();
         let end = self.world.stamps.now();
         let (thread, action) = (self.thread, Action::Clear);
-        self.calls.extend((0..KEYS).map(|key| Call { thread, key, start, end, action }));
+        self.calls.extend((0..self.world.keys).map(|key| Call { thread, key, start, end, action }));
     }
 }
 
-/// Threads on one keyspace; answers the history, and the reads of the three tiers.
-fn history(mover: Mover, options: KeyspaceOptions, durable: bool, calls: usize) -> Vec<Call> {
-    let db = mover.open();
-    let ks = db.keyspace_with("registers", options).unwrap();
-    let ids = AtomicU64::new(1);
-    let world = World { db: db.clone(), ks, durable, stamps: Stamps::default(), ids };
+/// What threads do.
+#[derive(Debug, Clone, Copy)]
+enum Mix {
+    /// All kinds of calls on few keys.
+    All,
+    /// Reads above all, on many keys that went down before.
+    Reads,
+}
+
+/// What a history is made with.
+struct Plan {
+    mover: Mover,
+    options: KeyspaceOptions,
+    keys: u64,
+    /// Of each thread.
+    calls: usize,
+    mix: Mix,
+}
+
+impl World {
+    fn new(plan: &Plan) -> Self {
+        let db = plan.mover.open();
+        let durable = plan.options != KeyspaceOptions::new().volatile();
+        let ks = db.keyspace_with("registers", plan.options.clone()).unwrap();
+        let (stamps, ids) = (Stamps::default(), AtomicU64::new(1));
+        Self { db, ks, keys: plan.keys, durable, stamps, ids }
+    }
+
+    /// Puts every key once, and waits until they have gone down.
+    fn fill(&self, movement: &Movement) -> Vec<Call> {
+        let mut client = Client::new(self, THREADS, Random::new(0));
+        (0..self.keys).for_each(|number| client.put(number));
+        movement.wait_for(1_000);
+        client.calls
+    }
+}
+
+/// Runs threads on one keyspace and judges what they did.
+fn assert_linearizable(plan: &Plan) -> [u64; 3] {
+    let world = World::new(plan);
     let mut random = Random::from_environment(31);
-    let history = while_records_move(&db, mover, || {
+    let history = while_records_move(&world.db, plan.mover, |movement| {
+        let mut history = if plan.keys > 100 { world.fill(movement) } else { Vec::new() };
         std::thread::scope(|scope| {
+            let run = |client: Client<'_>| match plan.mix {
+                Mix::All => client.run(plan.calls, movement),
+                Mix::Reads => client.run_reads(plan.calls, movement),
+            };
             let clients: Vec<_> =
                 (0..THREADS).map(|i| Client::new(&world, i, random.fork())).collect();
             let threads: Vec<_> =
-                clients.into_iter().map(|client| scope.spawn(move || client.run(calls))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
-        })
+                clients.into_iter().map(|client| scope.spawn(move || run(client))).collect();
+            history.extend(threads.into_iter().flat_map(|thread| thread.join().unwrap()));
+        });
+        history
     });
-    let stats = db.stats();
-    println!("{mover:?}: {} calls, hits {:?}, {stats:#?}", history.len(), db.hits());
-    history
+    let (stats, hits) = (world.db.stats(), world.db.hits());
+    let (cleaned, demoted) = (stats.segments_cleaned, stats.records_demoted);
+    println!("{} calls, hits {hits:?}, cleaned {cleaned}, demoted {demoted}", history.len());
+    if let Err(refusal) = check(&history) {
+        explain(&history, &refusal);
+    }
+    hits
 }
 
-fn assert_linearizable(history: &[Call]) {
-    if let Err(refusal) = check(history) {
-        panic!("{refusal}");
+/// Prints what else was done with the key at that time, and stops the test.
+fn explain(history: &[Call], refusal: &Violation) {
+    if let Violation::NotLinearizable { key, before, next, .. } = refusal {
+        let from = before.first().map_or(0, |call| call.start);
+        let to = next.first().map_or(u64::MAX, |call| call.end);
+        let mut around: Vec<&Call> = history.iter().filter(|call| call.key == *key).collect();
+        around.retain(|call| call.end >= from && call.start <= to);
+        around.sort_by_key(|call| call.start);
+        around.iter().for_each(|call| println!("{call}"));
     }
+    panic!("{refusal}");
+}
+
+fn mixed(mover: Mover, options: KeyspaceOptions, calls: usize) -> [u64; 3] {
+    assert_linearizable(&Plan { mover, options, keys: 12, calls, mix: Mix::All })
 }
 
 #[test]
 fn calls_of_threads_are_linearizable_while_workers_move_records() {
-    let history = history(Mover::Workers, KeyspaceOptions::new(), true, 6_000 * effort());
-    assert_linearizable(&history);
+    let [_, warm, cold] = mixed(Mover::Workers, KeyspaceOptions::new(), 2_500 * effort());
+    assert!(warm > 0 && cold > 0, "nothing moved under the calls");
 }
 
 #[test]
 fn calls_of_threads_are_linearizable_while_steps_move_records() {
-    let history = history(Mover::Steps, KeyspaceOptions::new(), true, 3_000 * effort());
-    assert_linearizable(&history);
+    let [_, warm, cold] = mixed(Mover::Steps, KeyspaceOptions::new(), 2_000 * effort());
+    assert!(warm > 0 && cold > 0, "nothing moved under the calls");
 }
 
 #[test]
 fn calls_of_threads_are_linearizable_in_an_unordered_keyspace() {
-    let options = KeyspaceOptions::new().unordered();
-    let history = history(Mover::Steps, options, true, 2_000 * effort());
-    assert_linearizable(&history);
+    mixed(Mover::Steps, KeyspaceOptions::new().unordered(), 1_200 * effort());
 }
 
 #[test]
 fn calls_of_threads_are_linearizable_in_a_volatile_keyspace() {
-    let options = KeyspaceOptions::new().volatile();
-    let history = history(Mover::Steps, options, false, 20_000 * effort());
-    assert_linearizable(&history);
+    mixed(Mover::Steps, KeyspaceOptions::new().volatile(), 20_000 * effort());
+}
+
+/// A reader that admits to the hot tier what a writer has just replaced would be seen here.
+#[test]
+fn calls_of_threads_are_linearizable_while_cold_records_become_hot() {
+    for mover in [Mover::Workers, Mover::Steps] {
+        let (options, calls, mix) = (KeyspaceOptions::new(), 4_000 * effort(), Mix::Reads);
+        let [hot, _, cold] = assert_linearizable(&Plan { mover, options, keys: 400, calls, mix });
+        assert!(hot > 0 && cold > 0, "nothing became hot under the calls");
+    }
+}
+
+/// An update saw a value; before it writes, the keyspace is cleared. It must see that.
+#[test]
+fn an_update_runs_again_when_the_keyspace_was_cleared_under_it() {
+    for options in [KeyspaceOptions::new(), KeyspaceOptions::new().volatile()] {
+        let ks = Mover::Steps.open().keyspace_with("registers", options).unwrap();
+        ks.put(key(1), value(1)).unwrap();
+        let mut saw = Vec::new();
+        ks.update(key(1), |old| {
+            saw.push(old.map(id));
+            if saw.len() == 1 {
+                ks.clear().unwrap();
+            }
+            Change::Put(value(2))
+        })
+        .unwrap();
+        assert_eq!(saw, [Some(1), None]);
+        assert_eq!(ks.get(key(1)).unwrap().as_deref().map(id), Some(2));
+        assert_eq!(ks.approximate_len(), 1);
+    }
 }
 
 /// The recorder and the checker together: two real threads, an update that is not one step.
 #[test]
 fn an_update_that_is_a_get_and_a_put_is_caught_in_a_history_of_real_threads() {
-    let world = World {
-        db: Mover::Steps.open(),
-        ks: Mover::Steps.open().keyspace("registers").unwrap(),
-        durable: true,
-        stamps: Stamps::default(),
-        ids: AtomicU64::new(1),
-    };
+    let options = KeyspaceOptions::new();
+    let (mover, mix) = (Mover::Steps, Mix::All);
+    let world = World::new(&Plan { mover, options, keys: 12, calls: 1, mix });
     let (both, mut random) = (Barrier::new(2), Random::new(1));
     let mut clients = [0, 1].map(|i| Client::new(&world, i, random.fork()));
     std::thread::scope(|scope| {

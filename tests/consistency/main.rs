@@ -12,7 +12,7 @@
 mod linear;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use terrace::testing::{ManualTime, SimVfs};
 use terrace::{Db, Options};
@@ -59,10 +59,28 @@ impl Mover {
     }
 }
 
-/// Says stop when it goes, also by a panic: no thread of a test outlives its end.
-struct StopOnDrop<'a>(&'a AtomicBool);
+/// How far the movement under a test has come.
+#[derive(Debug, Default)]
+struct Movement {
+    rounds: AtomicUsize,
+    stop: AtomicBool,
+    ended: AtomicBool,
+}
 
-impl Drop for StopOnDrop<'_> {
+impl Movement {
+    /// Lets records move until so many others were written since the start, so that a test that is
+    /// faster than the tiers does not end before anything moved.
+    fn wait_for(&self, rounds: usize) {
+        while self.rounds.load(Ordering::Relaxed) < rounds && !self.ended.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Says so when it goes, also by a panic: no thread of a test outlives its end or waits for ever.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -70,20 +88,20 @@ impl Drop for StopOnDrop<'_> {
 
 /// Runs the threads of a test while another keyspace of the same store is filled and overwritten
 /// far above the budgets, so that segments are cleaned, demoted and merged under them.
-fn while_records_move<T>(db: &Db, mover: Mover, body: impl FnOnce() -> T) -> T {
-    let stop = AtomicBool::new(false);
+fn while_records_move<T>(db: &Db, mover: Mover, body: impl FnOnce(&Movement) -> T) -> T {
+    let movement = Movement::default();
     std::thread::scope(|scope| {
-        scope.spawn(|| churn(db, mover, &stop));
-        let _stop = StopOnDrop(&stop);
-        body()
+        scope.spawn(|| churn(db, mover, &movement));
+        let _stop = SetOnDrop(&movement.stop);
+        body(&movement)
     })
 }
 
-fn churn(db: &Db, mover: Mover, stop: &AtomicBool) {
+fn churn(db: &Db, mover: Mover, movement: &Movement) {
+    let _ended = SetOnDrop(&movement.ended);
     let churned = db.keyspace("churned").unwrap();
     let mut random = Random::new(77);
-    let mut round = 0_u32;
-    while !stop.load(Ordering::Relaxed) {
+    while !movement.stop.load(Ordering::Relaxed) {
         let key = random.below(700).to_be_bytes();
         let len = random.within(2_000..20_000);
         churned.put(key, random.bytes(len)).unwrap();
@@ -93,8 +111,7 @@ fn churn(db: &Db, mover: Mover, stop: &AtomicBool) {
         if mover == Mover::Steps {
             db.step().unwrap();
         }
-        round += 1;
-        if round.is_multiple_of(500) {
+        if movement.rounds.fetch_add(1, Ordering::Relaxed) % 500 == 499 {
             db.compact().unwrap();
         }
     }

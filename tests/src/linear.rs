@@ -2,9 +2,9 @@
 //! with Lowe's memory of what was tried (2017), one register a key, since linearizability is local.
 //! Knows calls, their stamps and what they answered; knows nothing of a store.
 //!
-//! What keeps the search short: of all calls that may come next, one that changes nothing and fits
-//! is taken at once (whatever order works, works with it first), and no pair of (calls placed, state
-//! of the register) is visited twice.
+//! What keeps the search short: of all calls that may come next, a read that fits is taken at once
+//! (whatever order works, works with it first), and no pair of (calls placed, state of the register)
+//! is visited twice.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -82,6 +82,19 @@ pub enum Action {
         /// Whether it was as expected.
         swapped: bool,
     },
+}
+
+impl Action {
+    /// Whether a call with this answer changes nothing wherever it is placed. One that only happens
+    /// to change nothing in one place, a clear of what is absent, may be needed in another.
+    fn never_changes(self) -> bool {
+        match self {
+            Self::Get(_) | Self::Info(_) | Self::Delete(false) | Self::Touch(false) => true,
+            Self::Update { made, .. } => made == Made::Keep,
+            Self::Swap { swapped, .. } => !swapped,
+            Self::Put(_) | Self::Delete(true) | Self::Touch(true) | Self::Clear => false,
+        }
+    }
 }
 
 /// One call of one thread.
@@ -341,10 +354,9 @@ impl Search {
             }
         }
         found.retain(|(call, _)| call.start < end_min);
-        // A touch makes a new version even where the register cannot tell it from the old one.
         let idle = |call: &Call| {
             call.end != NEVER
-                && call.action != Action::Touch(true)
+                && call.action.never_changes()
                 && self.register.after(call) == Some(self.register)
         };
         if let Some((_, index)) = found.iter().find(|(call, _)| idle(call)) {
@@ -505,6 +517,20 @@ mod tests {
         assert!(check(&[lost, read(2, Some(1)), read(4, None)]).is_err());
     }
 
+    #[test]
+    fn a_clear_that_would_change_nothing_now_may_still_come_later() {
+        let history = [
+            call(0, 0, 9, Action::Clear),
+            call(1, 1, 2, Action::Get(None)),
+            call(1, 3, 4, Action::Put(1)),
+            call(1, 5, 6, Action::Get(Some(1))),
+            call(1, 10, 11, Action::Get(None)),
+        ];
+        assert_eq!(check(&history), Ok(()));
+        let early = [&[call(0, 0, 2, Action::Clear)], &history[2..]].concat();
+        assert!(check(&early).is_err());
+    }
+
     /// Histories of a register whose calls take effect at moments of their own, with many at one
     /// time; then one answer is changed. `(history, index of a read)`.
     fn sound(random: &mut Random, calls: u64) -> Vec<Call> {
@@ -514,15 +540,17 @@ mod tests {
             let moment = 1_000 + 100 * i;
             let (start, end) = (moment - 1 - random.below(400), moment + 1 + random.below(400));
             let (start, end) = (start * 64 + i % 64, end * 64 + i % 64);
-            let action = match random.below(4) {
+            let action = match random.below(6) {
                 0 => Action::Put(i + 1),
                 1 => Action::Delete(value.is_some()),
                 2 => Action::Update { seen: value, made: Made::Put(i + 1) },
+                3 => Action::Touch(value.is_some()),
+                4 if random.chance(20) => Action::Clear,
                 _ => Action::Get(value),
             };
             value = match action {
                 Action::Put(new) | Action::Update { made: Made::Put(new), .. } => Some(new),
-                Action::Delete(_) => None,
+                Action::Delete(_) | Action::Clear => None,
                 _ => value,
             };
             history.push(call(0, start, end, action));
