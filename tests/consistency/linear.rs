@@ -1,6 +1,6 @@
 //! Calls on single keys are linearizable, whatever moves: histories of real threads on few keys,
-//! judged by the checker. Every value is a number of its own, written out to a length of its own, so
-//! that a wrong byte shows as well as a wrong version.
+//! judged by the checker. Every value is a number of its own, written out to a length of its own,
+//! so that a wrong byte shows as well as a wrong version.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -294,7 +294,9 @@ fn explain(history: &[Call], refusal: &Violation) {
         let mut around: Vec<&Call> = history.iter().filter(|call| call.key == *key).collect();
         around.retain(|call| call.end >= from && call.start <= to);
         around.sort_by_key(|call| call.start);
-        around.iter().for_each(|call| println!("{call}"));
+        for call in around {
+            println!("{call}");
+        }
     }
     panic!("{refusal}");
 }

@@ -181,8 +181,8 @@ fn successors(orders: &BTreeMap<u64, Vec<Version>>) -> BTreeMap<Place, Version> 
     successors
 }
 
-/// Transactions, and behind them moments: each end leads to its moment, each moment to the next, and
-/// a moment to whoever began after it. So time costs two edges a transaction, not one a pair.
+/// Transactions, and behind them moments: each end leads to its moment, each moment to the next,
+/// and a moment to whoever began after it. So time costs two edges a transaction, not one a pair.
 struct Graph {
     edges: Vec<Vec<(usize, Why)>>,
     moments: usize,
@@ -240,7 +240,6 @@ impl Graph {
     }
 
     /// Whoever is on a circle or behind one.
-
     fn left(&self) -> Vec<usize> {
         let mut incoming = vec![0_usize; self.edges.len()];
         for (to, _) in self.edges.iter().flatten() {
