@@ -10,7 +10,7 @@ use crate::keyspace::Keyspace;
 use crate::limits;
 use crate::options::{Durability, PutOptions, check_ttl};
 use crate::tiers::keyspaces::KeyspaceState;
-use crate::tiers::write::{Mutation, Outcome};
+use crate::tiers::write::{Guard, Mutation, Outcome};
 
 /// Changes that wait for [`Batch::commit`].
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Batch {
                     Mutation::new(tiers, &change.keyspace, &change.key, value, change.deadline_ms)
                 })
                 .collect::<Result<Vec<_>>>()?;
-            if let Outcome::Done(_) = tiers.write(&mutations, None, durability)? {
+            if let Outcome::Done(_) = tiers.write(&mutations, Guard::Free, durability)? {
                 return Ok(());
             }
         }

@@ -13,10 +13,12 @@ use crate::keyspace::Keyspace;
 use crate::ledger::{Audit, Ledger};
 use crate::limits;
 use crate::options::{KeyspaceOptions, Options};
+use crate::snapshot::{Snapshot, SnapshotOptions};
 use crate::stats::Stats;
 use crate::tiering::workers;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::{KeyspaceState, new_facts};
+use crate::transaction::{self, Transaction};
 use crate::verify::{Progress, Verified};
 
 /// An open store.
@@ -136,6 +138,42 @@ impl Db {
     /// Begins a batch: changes of any keyspaces that become visible and durable together.
     pub fn batch(&self) -> Batch {
         Batch::new(Arc::clone(&self.inner))
+    }
+
+    /// Runs `body` as one serializable transaction, across keyspaces: it reads one moment and its
+    /// own writes, and what it wrote is committed as a whole if nothing that it read has changed;
+    /// else it runs again. No lock is held while it runs. An error of `body` ends it, nothing is
+    /// written.
+    ///
+    /// Errors: [`Error::Conflict`] when other writers won too often.
+    ///
+    /// ```
+    /// # let db = terrace::Options::new().temporary()?;
+    /// let accounts = db.keyspace("accounts")?;
+    /// accounts.put("a", [9])?;
+    /// db.transaction(|tx| {
+    ///     let a = tx.get(&accounts, "a")?.map_or(0, |value| value[0]);
+    ///     tx.put(&accounts, "a", [a - 1])?;
+    ///     tx.put(&accounts, "b", [1])
+    /// })?;
+    /// assert_eq!(accounts.get("a")?.as_deref(), Some(&[8][..]));
+    /// # Ok::<(), terrace::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn transaction<T>(&self, body: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
+        transaction::run(&self.inner, body)
+    }
+
+    /// Holds this moment: points and ranges are read as they are now until it is dropped.
+    #[track_caller]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_with(SnapshotOptions::new())
+    }
+
+    /// Holds this moment under a name, or for a bounded time.
+    #[track_caller]
+    pub fn snapshot_with(&self, options: SnapshotOptions) -> Snapshot {
+        Snapshot::new(&self.inner, options)
     }
 
     /// Returns when everything that was written before the call is on stable storage.

@@ -62,6 +62,17 @@ pub enum Error {
         /// Everything that was found.
         damage: Vec<Damage>,
     },
+    /// A consumer of changes fell behind: those before `first_available` are no longer kept. The
+    /// next call goes on there.
+    Lagged {
+        /// The first change that can still be had.
+        first_available: u64,
+    },
+    /// A snapshot was ended, for its age or because what it kept took more than its share.
+    SnapshotExpired {
+        /// The moment that the snapshot held.
+        seq: u64,
+    },
     /// An optimistic change lost the race against other writers too often.
     Conflict {
         /// What was being done.
@@ -200,6 +211,12 @@ impl fmt::Display for Error {
             }
             Self::Conflict { doing, attempts } => {
                 write!(f, "{doing}: other writers won {attempts} times")
+            }
+            Self::Lagged { first_available } => {
+                write!(f, "watch: changes before seq {first_available} are no longer kept")
+            }
+            Self::SnapshotExpired { seq } => {
+                write!(f, "read snapshot: the one of seq {seq} was ended")
             }
             Self::Poisoned { doing, cause } => {
                 write!(f, "{doing}: a flush failed earlier ({cause}); open the store again")

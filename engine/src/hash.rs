@@ -12,7 +12,7 @@ use crate::ids::Incarnation;
 pub(crate) struct HashSeed(pub [u8; 16]);
 
 /// 64 unpredictable bits for one key of one incarnation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(pub u64);
 
 impl HashSeed {

@@ -1,72 +1,232 @@
-//! The ordered walk over a keyspace: keys a bounded piece at a time, values one by one.
-//! Holds no lock and pins nothing between two items.
+//! The ordered walk over a keyspace as a program holds it: both ends, one moment, `Result` items.
+//! Thin: what is in order and what a key holds, the tiers say.
 
 use std::collections::VecDeque;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ids::Incarnation;
 use crate::key::Key;
-use crate::reader::Reader;
+use crate::reader::View;
 use crate::tiers::scan::KeyRange;
+use crate::tiers::walk::{Direction, Row, Span, Walk, sort_key};
 use crate::value::Value;
 
-/// Keys that are collected at a time.
+/// Keys of a keyspace without order that are collected at a time.
 const PIECE: usize = 16 * 1024;
-/// Keys that the first, cheap piece collects.
-const PIECE_FIRST: usize = 256;
 
-/// Keys of a range that may be there, in order.
+/// Both directions of a walk over keys that are kept in order.
 #[derive(Debug)]
-struct Walk {
-    reader: Reader,
+struct Ordered {
+    span: Span,
+    front: Walk,
+    back: Walk,
+    /// Sort keys: the last one given from the front, and from the back; empty for none.
+    given_front: Vec<u8>,
+    given_back: Vec<u8>,
+}
+
+/// Both directions of a walk over keys that are collected a piece at a time.
+#[derive(Debug)]
+struct Listed {
     range: KeyRange,
-    keys: VecDeque<Key>,
-    piece: usize,
-    more: bool,
+    front: VecDeque<Key>,
+    back: VecDeque<Key>,
 }
 
-impl Walk {
-    fn new(reader: Reader, range: KeyRange) -> Self {
-        Self { reader, range, keys: VecDeque::new(), piece: PIECE_FIRST, more: true }
-    }
-
-    fn next(&mut self) -> Result<Option<Key>> {
-        while self.keys.is_empty() && self.more {
-            self.fill()?;
-        }
-        Ok(self.keys.pop_front())
-    }
-
-    fn fill(&mut self) -> Result<()> {
-        let tiers = &self.reader.inner.tiers;
-        tiers.check_open()?;
-        let state = &self.reader.state;
-        let incarnation = state.incarnation()?;
-        let (keys, more) = if state.volatile {
-            tiers.hot.keys_piece(incarnation, &self.range.from, &self.range.to, self.piece)
-        } else {
-            tiers.keys_piece(incarnation, &self.range, self.piece)?
-        };
-        if let Some(last) = keys.last() {
-            self.range.from = Bound::Excluded(last.clone());
-        }
-        self.more = more;
-        self.keys = keys.into();
-        self.piece = PIECE;
-        Ok(())
-    }
-}
-
-/// Records in order of their keys. An error is an item; the walk goes on behind it.
 #[derive(Debug)]
-pub struct Iter {
-    walk: Walk,
-    done: bool,
+enum Source {
+    Ordered(Box<Ordered>),
+    Listed(Listed),
 }
+
+/// A walk that begins, goes on, or has ended.
+#[derive(Debug)]
+enum State {
+    Walking(View, Source),
+    Failed(Error),
+    Ended,
+}
+
+/// What one step gives: a row of the ordered walk, or a record that was read by its key.
+enum Item {
+    Row(Row),
+    Read(Key, Value),
+}
+
+impl Item {
+    fn into_pair(self) -> Result<(Key, Value)> {
+        match self {
+            Self::Row(row) => row.into_pair(),
+            Self::Read(key, value) => Ok((key, value)),
+        }
+    }
+
+    fn into_key(self) -> Result<Key> {
+        match self {
+            Self::Row(row) => row.into_key(),
+            Self::Read(key, _) => Ok(key),
+        }
+    }
+}
+
+/// What all walks share.
+#[derive(Debug)]
+struct Cursor(State);
+
+impl Cursor {
+    fn new(view: Result<View>, range: KeyRange, values: bool) -> Self {
+        let view = match view {
+            Ok(view) => view,
+            Err(error) => return Self(State::Failed(error)),
+        };
+        let source = match view.moment() {
+            Some(moment) if !view.state().unordered => {
+                view.tiers().sort_all();
+                let keys = sort_keys(view.incarnation, &range);
+                let span = Span { incarnation: view.incarnation, moment, keys, values };
+                Source::Ordered(Box::new(Ordered {
+                    front: Walk::new(&span, Direction::Forward),
+                    back: Walk::new(&span, Direction::Backward),
+                    span,
+                    given_front: Vec::new(),
+                    given_back: Vec::new(),
+                }))
+            }
+            _ => Source::Listed(Listed { range, front: VecDeque::new(), back: VecDeque::new() }),
+        };
+        Self(State::Walking(view, source))
+    }
+
+    fn step(&mut self, direction: Direction) -> Option<Result<Item>> {
+        let State::Walking(view, source) = &mut self.0 else {
+            return match std::mem::replace(&mut self.0, State::Ended) {
+                State::Failed(error) => Some(Err(error)),
+                _ => None,
+            };
+        };
+        let stepped = view.check().and_then(|()| match source {
+            Source::Ordered(ordered) => ordered.step(view, direction),
+            Source::Listed(listed) => listed.step(view, direction),
+        });
+        match stepped {
+            Ok(Some(item)) => Some(Ok(item)),
+            Ok(None) => {
+                self.0 = State::Ended;
+                None
+            }
+            Err(Error::Corrupt(damage)) => Some(Err(Error::Corrupt(damage))),
+            Err(error) => {
+                self.0 = State::Ended;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl Ordered {
+    fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item>> {
+        let walk = match direction {
+            Direction::Forward => &mut self.front,
+            Direction::Backward => &mut self.back,
+        };
+        let Some(row) = walk.next(view.tiers(), &self.span)? else { return Ok(None) };
+        let Some(key) = row.key() else { return Ok(Some(Item::Row(row))) };
+        let (given, other) = match direction {
+            Direction::Forward => (&mut self.given_front, &self.given_back),
+            Direction::Backward => (&mut self.given_back, &self.given_front),
+        };
+        let met = other.get(4..).is_some_and(|other| match direction {
+            Direction::Forward => key >= other,
+            Direction::Backward => key <= other,
+        });
+        if met {
+            return Ok(None);
+        }
+        given.clear();
+        given.extend_from_slice(&self.span.incarnation.0.to_be_bytes());
+        given.extend_from_slice(key);
+        Ok(Some(Item::Row(row)))
+    }
+}
+
+impl Listed {
+    fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item>> {
+        loop {
+            let keys = match direction {
+                Direction::Forward => &mut self.front,
+                Direction::Backward => &mut self.back,
+            };
+            let Some(key) = keys.pop_front() else {
+                let (piece, _) = view.keys_piece(&self.range, PIECE, direction)?;
+                if piece.is_empty() {
+                    return Ok(None);
+                }
+                keys.extend(piece);
+                continue;
+            };
+            if !self.range.contains(&key) {
+                return Ok(None);
+            }
+            match direction {
+                Direction::Forward => self.range.from = Bound::Excluded(key.clone()),
+                Direction::Backward => self.range.to = Bound::Excluded(key.clone()),
+            }
+            if let Some(value) = view.get(&key)? {
+                return Ok(Some(Item::Read(key, value)));
+            }
+        }
+    }
+}
+
+/// The sort keys that a range of keys covers.
+fn sort_keys(incarnation: Incarnation, range: &KeyRange) -> std::ops::Range<Vec<u8>> {
+    let behind = |key: &[u8]| {
+        let mut bound = sort_key(incarnation, key);
+        bound.push(0);
+        bound
+    };
+    let start = match &range.from {
+        Bound::Included(key) => sort_key(incarnation, key),
+        Bound::Excluded(key) => behind(key),
+        Bound::Unbounded => sort_key(incarnation, &[]),
+    };
+    let end = match &range.to {
+        Bound::Included(key) => behind(key),
+        Bound::Excluded(key) => sort_key(incarnation, key),
+        Bound::Unbounded => sort_key(Incarnation(incarnation.0.saturating_add(1)), &[]),
+    };
+    start..end
+}
+
+/// Records in order of their keys, from both ends, as of the moment when it was made.
+///
+/// Changes made since are not seen; a record that expires meanwhile is not given. It pins old
+/// versions of records that are overwritten while it lives, so drop it when done. A damaged record
+/// is an item, [`Error::Corrupt`], and the walk goes on behind it; after any other error it ends.
+#[derive(Debug)]
+pub struct Iter(Cursor);
 
 impl Iter {
-    pub(crate) fn new(reader: Reader, range: KeyRange) -> Self {
-        Self { walk: Walk::new(reader, range), done: false }
+    pub(crate) fn new(view: Result<View>, range: KeyRange) -> Self {
+        Self(Cursor::new(view, range, true))
+    }
+
+    /// Hands each record to `each` without a copy, until it breaks.
+    pub(crate) fn each(
+        mut self,
+        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        while let Some(item) = self.0.step(Direction::Forward) {
+            let flow = match item? {
+                Item::Row(row) => row.read(&mut each)?,
+                Item::Read(key, value) => each(&key, &value),
+            };
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -74,36 +234,23 @@ impl Iterator for Iter {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.done {
-            let key = match self.walk.next() {
-                Ok(Some(key)) => key,
-                Ok(None) => break,
-                Err(error) => {
-                    // What lies ahead could not be collected: the walk ends with the error.
-                    self.done = true;
-                    return Some(Err(error));
-                }
-            };
-            match self.walk.reader.get(&key) {
-                Ok(Some(value)) => return Some(Ok((key, value))),
-                Ok(None) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        None
+        Some(self.0.step(Direction::Forward)?.and_then(Item::into_pair))
     }
 }
 
-/// Keys in order.
-#[derive(Debug)]
-pub struct Keys {
-    walk: Walk,
-    done: bool,
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        Some(self.0.step(Direction::Backward)?.and_then(Item::into_pair))
+    }
 }
 
+/// Keys in order, from both ends, as of the moment when it was made. Reads no values of the log.
+#[derive(Debug)]
+pub struct Keys(Cursor);
+
 impl Keys {
-    pub(crate) fn new(reader: Reader, range: KeyRange) -> Self {
-        Self { walk: Walk::new(reader, range), done: false }
+    pub(crate) fn new(view: Result<View>, range: KeyRange) -> Self {
+        Self(Cursor::new(view, range, false))
     }
 }
 
@@ -111,21 +258,12 @@ impl Iterator for Keys {
     type Item = Result<Key>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.done {
-            let key = match self.walk.next() {
-                Ok(Some(key)) => key,
-                Ok(None) => break,
-                Err(error) => {
-                    self.done = true;
-                    return Some(Err(error));
-                }
-            };
-            match self.walk.reader.read(&key, |_| (), |_| ()) {
-                Ok(Some(())) => return Some(Ok(key)),
-                Ok(None) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        None
+        Some(self.0.step(Direction::Forward)?.and_then(Item::into_key))
+    }
+}
+
+impl DoubleEndedIterator for Keys {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        Some(self.0.step(Direction::Backward)?.and_then(Item::into_key))
     }
 }

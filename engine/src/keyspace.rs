@@ -1,7 +1,7 @@
 //! A keyspace as a program holds it: get, put, delete, update and the rest, one key at a time.
 //! Thin: checks its arguments, hashes the key once, asks the tiers.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,16 @@ use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::read::Hit;
 use crate::tiers::scan::KeyRange;
-use crate::tiers::write::{Expected, Mutation, Outcome};
+use crate::tiers::write::{Expected, Guard, Mutation, Outcome};
 use crate::value::Value;
+use crate::watch::Watch;
 
 /// How often an optimistic change is tried before it gives up.
 const ATTEMPTS_MAX: u32 = 10_000;
+/// Keys of `multi_get` whose records are fetched ahead together.
+const MULTI_GET_CHUNK: usize = 64;
+/// Keys that one batch of `delete_prefix` deletes.
+const DELETE_BATCH_LEN: usize = 1024;
 
 /// Which tier answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +95,10 @@ impl Keyspace {
         Self { reader: Reader { inner, state } }
     }
 
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     pub(crate) fn state(&self) -> &Arc<KeyspaceState> {
         &self.reader.state
     }
@@ -139,7 +148,7 @@ impl Keyspace {
         let durability = options.durability.unwrap_or(tiers.options.durability);
         loop {
             let mutation = Mutation::new(tiers, &self.reader.state, key, Some(value), deadline_ms)?;
-            if let Outcome::Done(_) = tiers.write(&[mutation], None, durability)? {
+            if let Outcome::Done(_) = tiers.write(&[mutation], Guard::Free, durability)? {
                 return Ok(());
             }
         }
@@ -149,7 +158,7 @@ impl Keyspace {
         self.tiers().check_open()?;
         let _one = self.tiers().volatile_changes.lock();
         let at = self.reader.key_ref(key)?;
-        let was = self.reader.volatile_get(&at, |_| ()).is_some();
+        let was = self.reader.hot_get(&at, |_| ()).is_some();
         self.tiers().hot.put_volatile(at.hash, at.incarnation, key, value, deadline_ms)?;
         self.reader.state.count_by(i64::from(!was));
         Ok(())
@@ -178,24 +187,23 @@ impl Keyspace {
     }
 
     /// The values of several keys, in their order, as of one moment.
+    ///
+    /// Looking them up together costs less than one by one: the waits for memory overlap.
+    #[track_caller]
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
-        let tiers = self.tiers();
         for key in keys {
             limits::check_key(key.as_ref())?;
         }
-        for attempt in 0.. {
-            // After a few lost races the writers wait.
-            let _writers = (attempt >= 3).then(|| tiers.append.lock());
-            let before = tiers.visible();
-            for key in keys {
-                tiers.index.prefetch(self.reader.key_ref(key.as_ref())?.hash.tag());
-            }
-            let values = keys.iter().map(|key| self.get(key)).collect::<Result<Vec<_>>>()?;
-            if tiers.visible() == before {
-                return Ok(values);
+        let view = self.reader.view()?;
+        let mut values = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(MULTI_GET_CHUNK) {
+            let tag = |key: &K| self.tiers().seed.hash(view.incarnation, key.as_ref()).tag();
+            self.tiers().prefetch_records(&chunk.iter().map(tag).collect::<Vec<_>>());
+            for key in chunk {
+                values.push(view.get(key.as_ref())?);
             }
         }
-        Ok(Vec::new())
+        Ok(values)
     }
 
     /// Whether the key is there.
@@ -245,11 +253,11 @@ impl Keyspace {
         for _ in 0..ATTEMPTS_MAX {
             let at = self.reader.key_ref(key)?;
             let moves = tiers.moves();
-            let expected = match tiers.newest_hit(&at) {
+            let guard = match tiers.newest_hit(&at) {
                 Ok(None) => return Ok(false),
-                Ok(Some(hit)) => Some(Expected { seq: Some(hit.seq()), moves }),
+                Ok(Some(hit)) => Guard::Version(Expected { seq: Some(hit.seq()), moves }),
                 // Deleting a damaged record is how damage heals.
-                Err(Error::Corrupt(_)) => None,
+                Err(Error::Corrupt(_)) => Guard::Free,
                 Err(error) => return Err(error),
             };
             let mutation = Mutation::new(tiers, &self.reader.state, key, None, 0)?;
@@ -257,7 +265,7 @@ impl Keyspace {
                 continue; // Cleared since it was read.
             }
             let durability = tiers.options.durability;
-            if let Outcome::Done(_) = tiers.write(&[mutation], expected, durability)? {
+            if let Outcome::Done(_) = tiers.write(&[mutation], guard, durability)? {
                 return Ok(true);
             }
         }
@@ -355,13 +363,14 @@ impl Keyspace {
             };
             limits::check_value(new.as_deref().unwrap_or(&[]))?;
             let expected = Expected { seq: hit.as_ref().map(Hit::seq), moves };
+            let guard = Guard::Version(expected);
             let mutation =
                 Mutation::new(tiers, &self.reader.state, key, new.as_deref(), deadline_ms)?;
             if mutation.incarnation != at.incarnation {
                 continue; // Cleared since it was read.
             }
             let durability: Durability = tiers.options.durability;
-            if let Outcome::Done(_) = tiers.write(&[mutation], Some(expected), durability)? {
+            if let Outcome::Done(_) = tiers.write(&[mutation], guard, durability)? {
                 return Ok(result);
             }
         }
@@ -376,9 +385,9 @@ impl Keyspace {
     ) -> Result<R> {
         loop {
             let at = self.reader.key_ref(key)?;
-            let read = self.reader.volatile_get(&at, |record| {
-                (record.seq, record.value.to_vec(), record.deadline_ms)
-            });
+            let read = self
+                .reader
+                .hot_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms));
             let old = read.as_ref().map(|(seq, value, deadline)| (*seq, &value[..], *deadline));
             let (result, change) = decide(old);
             let (new, deadline_ms) = match change {
@@ -396,9 +405,10 @@ impl Keyspace {
             limits::check_value(new.as_deref().unwrap_or(&[]))?;
             let now = self.tiers().clock.now_ms();
             let _one = self.tiers().volatile_changes.lock();
-            let same = self.reader.volatile_get(&at, |record| {
-                (record.seq, record.value.to_vec(), record.deadline_ms)
-            }) == read;
+            let same = self
+                .reader
+                .hot_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms))
+                == read;
             if !same || self.reader.state.incarnation()? != at.incarnation {
                 continue;
             }
@@ -428,25 +438,82 @@ impl Keyspace {
         Ok(())
     }
 
-    /// The records of a range of keys, in order. Each key that stays is seen exactly once; changes
-    /// made during the walk may or may not be.
+    /// The records of a range of keys, in order, from both ends, as of now.
+    #[track_caller]
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::new(self.reader.clone(), key_range(&range))
+        Iter::new(self.reader.view(), key_range(&range))
     }
 
     /// The records whose key begins with `prefix`, in order.
+    #[track_caller]
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::new(self.reader.clone(), prefix_range(prefix.as_ref()))
+        Iter::new(self.reader.view(), prefix_range(prefix.as_ref()))
     }
 
     /// All records, in order of their keys.
+    #[track_caller]
     pub fn iter(&self) -> Iter {
-        Iter::new(self.reader.clone(), KeyRange { from: Bound::Unbounded, to: Bound::Unbounded })
+        self.range::<&[u8]>(..)
     }
 
-    /// The keys of a range, in order.
+    /// The keys of a range, in order. Reads no values of the log.
+    #[track_caller]
     pub fn keys<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Keys {
-        Keys::new(self.reader.clone(), key_range(&range))
+        Keys::new(self.reader.view(), key_range(&range))
+    }
+
+    /// Hands each record of a range to `each`, in order and without a copy, until it breaks. The
+    /// first damage ends it with [`Error::Corrupt`].
+    #[track_caller]
+    pub fn scan_with<K: AsRef<[u8]>>(
+        &self,
+        range: impl RangeBounds<K>,
+        each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.range(range).each(each)
+    }
+
+    /// The record with the least key.
+    #[track_caller]
+    pub fn first(&self) -> Result<Option<(Key, Value)>> {
+        self.iter().next().transpose()
+    }
+
+    /// The record with the greatest key.
+    #[track_caller]
+    pub fn last(&self) -> Result<Option<(Key, Value)>> {
+        self.iter().next_back().transpose()
+    }
+
+    /// Deletes every record whose key begins with `prefix`, and that is there now, in batches of
+    /// bounded size; answers how many went. Not atomic as a whole: an error leaves the rest.
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
+        let mut keys = Keys::new(self.reader.view(), prefix_range(prefix.as_ref()));
+        let mut count = 0;
+        loop {
+            let some = keys.by_ref().take(DELETE_BATCH_LEN).collect::<Result<Vec<Key>>>()?;
+            if some.is_empty() {
+                return Ok(count);
+            }
+            count += some.len() as u64;
+            self.delete_all(&some)?;
+        }
+    }
+
+    fn delete_all(&self, keys: &[Key]) -> Result<()> {
+        let tiers = self.tiers();
+        if self.reader.state.volatile {
+            return keys.iter().try_for_each(|key| self.delete(key).map(|_| ()));
+        }
+        loop {
+            let state = &self.reader.state;
+            let mutations = keys.iter().map(|key| Mutation::new(tiers, state, key, None, 0));
+            let mutations = mutations.collect::<Result<Vec<_>>>()?;
+            let durability = tiers.options.durability;
+            if let Outcome::Done(_) = tiers.write(&mutations, Guard::Free, durability)? {
+                return Ok(());
+            }
+        }
     }
 
     /// Counts the keys by walking them.
@@ -462,6 +529,12 @@ impl Keyspace {
     /// Whether there is no key.
     pub fn is_empty(&self) -> Result<bool> {
         self.keys::<&[u8]>(..).next().transpose().map(|key| key.is_none())
+    }
+
+    /// Changes of keys that begin with `prefix`, from now on, each once and in the order of `seq`.
+    /// A volatile keyspace has none: the first item is [`Error::Invalid`].
+    pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Watch {
+        Watch::new(&self.reader.inner, &self.reader.state, prefix.as_ref())
     }
 
     /// The number of keys as far as it is known without reading: expired records that were not
@@ -484,12 +557,12 @@ fn bound<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Key> {
     bound.map(|key| Key::from(key.as_ref()))
 }
 
-fn key_range<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> KeyRange {
+pub(crate) fn key_range<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> KeyRange {
     KeyRange { from: bound(range.start_bound()), to: bound(range.end_bound()) }
 }
 
 /// From the prefix up to the first key behind all that begin with it.
-fn prefix_range(prefix: &[u8]) -> KeyRange {
+pub(crate) fn prefix_range(prefix: &[u8]) -> KeyRange {
     let mut end = prefix.to_vec();
     while end.pop_if(|last| *last == u8::MAX).is_some() {}
     let to = match end.last_mut() {

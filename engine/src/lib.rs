@@ -56,8 +56,11 @@ mod handle;
 mod iter;
 mod keyspace;
 mod reader;
+mod snapshot;
 mod stats;
+mod transaction;
 mod verify;
+mod watch;
 
 pub use batch::Batch;
 pub use db::Db;
@@ -68,9 +71,13 @@ pub use keyspace::{Change, Expect, Keyspace, RecordInfo, Tier};
 pub use ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
 pub use limits::{BATCH_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, VALUE_LEN_MAX};
 pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
+pub use snapshot::{Snapshot, SnapshotOptions};
 pub use stats::Stats;
+pub use tiers::moments::HolderKind;
+pub use transaction::{Transaction, TransactionIter};
 pub use value::Value;
 pub use verify::{Progress, Verified};
+pub use watch::{Watch, WatchEvent, WatchKind};
 
 /// The outside world, for tests: a clock that a test sets, the simulated disk.
 #[cfg(feature = "testing")]

@@ -1,15 +1,21 @@
-//! Reading one keyspace: what keyspace handles and iterators share.
+//! Reading one keyspace, now or at a moment: what keyspaces, snapshots and iterators share.
 //! Knows the hot tier comes first and who is admitted to it; the rest is the tiers'.
 
+use std::panic::Location as Site;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::handle::StoreHandle;
 use crate::hot::HotRecord;
+use crate::ids::{Incarnation, Seq};
+use crate::key::Key;
 use crate::limits;
 use crate::tiers::keyspaces::KeyspaceState;
+use crate::tiers::moments::{Holder, HolderKind, Moment};
 use crate::tiers::read::{Hit, KeyRef};
+use crate::tiers::scan::KeyRange;
+use crate::tiers::walk::Direction;
 use crate::tiers::{Tiers, bump};
 use crate::value::Value;
 
@@ -20,9 +26,149 @@ pub(crate) struct Reader {
     pub state: Arc<KeyspaceState>,
 }
 
+/// A moment that is held for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub inner: Arc<StoreHandle>,
+    pub moment: Arc<Moment>,
+}
+
+impl Held {
+    /// Holds the moment that is visible now.
+    #[track_caller]
+    pub(crate) fn now(
+        inner: &Arc<StoreHandle>,
+        kind: HolderKind,
+        name: Option<String>,
+        age_max: Option<Duration>,
+    ) -> Arc<Self> {
+        let tiers = &inner.tiers;
+        let age = age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let created_ms = tiers.clock.monotonic_ms();
+        let site = Site::caller();
+        let moment = tiers.hold(Holder { kind, name, created_ms, age_ms_max: age, site });
+        Arc::new(Self { inner: Arc::clone(inner), moment })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.inner.tiers.moments.release(&self.moment);
+    }
+}
+
+/// One keyspace at one moment; a volatile one has no moments and is seen as it is now.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    reader: Reader,
+    held: Option<Arc<Held>>,
+    pub incarnation: Incarnation,
+}
+
+impl View {
+    pub(crate) fn tiers(&self) -> &Tiers {
+        self.reader.tiers()
+    }
+
+    pub(crate) fn state(&self) -> &KeyspaceState {
+        &self.reader.state
+    }
+
+    pub(crate) fn moment(&self) -> Option<Seq> {
+        self.held.as_ref().map(|held| held.moment.seq)
+    }
+
+    /// Fails once the store is closed or the moment was ended.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.tiers().check_open()?;
+        self.held.as_ref().map_or(Ok(()), |held| held.moment.check())
+    }
+
+    /// The value of a key at the moment.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        Ok(self.get_versioned(key)?.map(|(value, _)| value))
+    }
+
+    /// The value of a key at the moment, and its `seq`.
+    pub(crate) fn get_versioned(&self, key: &[u8]) -> Result<Option<(Value, Seq)>> {
+        limits::check_key(key)?;
+        self.check()?;
+        let (tiers, incarnation) = (self.tiers(), self.incarnation);
+        let hash = tiers.seed.hash(incarnation, key);
+        let at = KeyRef { incarnation, hash, key };
+        let copy = |record: HotRecord<'_>| (Value::from(record.value), record.seq);
+        let Some(moment) = self.moment() else {
+            return Ok(self.reader.hot_get(&at, copy));
+        };
+        if !tiers.hot.is_empty_fast()
+            && let Some(Some(found)) =
+                self.reader.hot_get(&at, |record| (record.seq <= moment).then(|| copy(record)))
+        {
+            bump(&tiers.counters.hot_hits, 1);
+            return Ok(Some(found));
+        }
+        let hit = tiers.hit_at(&at, Some(moment))?;
+        // What was read may have been let go of meanwhile.
+        self.check()?;
+        Ok(hit.map(|hit| (hit.value(key), hit.seq())))
+    }
+
+    /// The outermost keys of a range that may be there, and whether there may be more.
+    pub(crate) fn keys_piece(
+        &self,
+        range: &KeyRange,
+        most: usize,
+        direction: Direction,
+    ) -> Result<(Vec<Key>, bool)> {
+        if self.held.is_some() {
+            return self.tiers().keys_piece(self.incarnation, range, most, direction);
+        }
+        let hot = &self.tiers().hot;
+        if direction == Direction::Forward {
+            return Ok(hot.keys_piece(self.incarnation, &range.from, &range.to, most));
+        }
+        let (mut from, mut last) = (range.from.clone(), Vec::new());
+        loop {
+            let (keys, more) = hot.keys_piece(self.incarnation, &from, &range.to, most);
+            if let Some(key) = keys.last() {
+                from = std::ops::Bound::Excluded(key.clone());
+                last = keys;
+            }
+            if !more {
+                last.reverse();
+                return Ok((last, true));
+            }
+        }
+    }
+}
+
 impl Reader {
     fn tiers(&self) -> &Tiers {
         &self.inner.tiers
+    }
+
+    /// This keyspace as it is now; what is read through it stays as it is.
+    #[track_caller]
+    pub(crate) fn view(&self) -> Result<View> {
+        self.tiers().check_open()?;
+        if self.state.volatile {
+            let incarnation = self.state.incarnation()?;
+            return Ok(View { reader: self.clone(), held: None, incarnation });
+        }
+        let held = Held::now(&self.inner, HolderKind::Iterator, None, None);
+        self.view_at(&held)
+    }
+
+    /// This keyspace at a moment that is held.
+    pub(crate) fn view_at(&self, held: &Arc<Held>) -> Result<View> {
+        let moment = held.moment.seq;
+        if self.state.volatile {
+            let incarnation = self.state.incarnation()?;
+            return Ok(View { reader: self.clone(), held: None, incarnation });
+        }
+        held.moment.check()?;
+        let incarnation = self.state.incarnation_at(moment)?;
+        Ok(View { reader: self.clone(), held: Some(Arc::clone(held)), incarnation })
     }
 
     pub(crate) fn deadline(&self, ttl: Option<Duration>) -> u64 {
@@ -30,7 +176,8 @@ impl Reader {
         ttl.map_or(0, |ttl| self.tiers().clock.deadline_ms(ttl))
     }
 
-    pub(crate) fn volatile_get<R>(
+    /// What the hot tier holds of a key.
+    pub(crate) fn hot_get<R>(
         &self,
         at: &KeyRef<'_>,
         read: impl FnOnce(HotRecord<'_>) -> R,
@@ -57,10 +204,10 @@ impl Reader {
         tiers.check_open()?;
         let at = self.key_ref(key)?;
         if self.state.volatile {
-            return Ok(self.volatile_get(&at, hot));
+            return Ok(self.hot_get(&at, hot));
         }
         if !tiers.hot.is_empty_fast()
-            && let Some(found) = self.volatile_get(&at, hot)
+            && let Some(found) = self.hot_get(&at, hot)
         {
             bump(&tiers.counters.hot_hits, 1);
             return Ok(Some(found));

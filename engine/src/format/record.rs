@@ -15,7 +15,9 @@ const _: () = assert!(RECORD_HEADER_LEN <= 40, "DESIGN section 5: at most 40 byt
 const FLAG_MORE: u8 = 1;
 /// The record belongs to a batch of more than one.
 const FLAG_BATCH: u8 = 2;
-const FLAGS_KNOWN: u8 = FLAG_MORE | FLAG_BATCH;
+/// A newer version exists; a snapshot kept this one when its segment was cleaned.
+const FLAG_OLD: u8 = 4;
+const FLAGS_KNOWN: u8 = FLAG_MORE | FLAG_BATCH | FLAG_OLD;
 
 /// What a record says. 0 is reserved, so that zeros are never a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(crate) struct RecordHeader {
     pub more: bool,
     /// One of several records that became visible at once.
     pub batch: bool,
+    /// A newer version exists; recovery passes over this one.
+    pub old: bool,
     pub incarnation: Incarnation,
     /// How far the durable watermark was behind `seq` when the record was written.
     pub watermark_lag: u32,
@@ -82,7 +86,9 @@ impl RecordHeader {
     /// Encodes for one place: the segment's nonce and the offset in it.
     pub(crate) fn encode(&self, nonce: u64, offset: u64) -> [u8; RECORD_HEADER_LEN] {
         let mut out = [0; RECORD_HEADER_LEN];
-        let flags = if self.more { FLAG_MORE } else { 0 } | if self.batch { FLAG_BATCH } else { 0 };
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags =
+            flag(self.more, FLAG_MORE) | flag(self.batch, FLAG_BATCH) | flag(self.old, FLAG_OLD);
         out[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
         out[8..16].copy_from_slice(&self.seq.0.to_le_bytes());
         out[16..24].copy_from_slice(&self.deadline_ms.to_le_bytes());
@@ -129,7 +135,7 @@ impl RecordHeader {
         };
         let flags = fields.u8("flags")?;
         if flags & !FLAGS_KNOWN != 0 {
-            return Err(FieldError::new("flags", flags, "no more than bits 0 and 1"));
+            return Err(FieldError::new("flags", flags, "no more than bits 0 to 2"));
         }
         let incarnation = Incarnation(fields.u32("incarnation")?);
         let watermark_lag = fields.u32("watermark lag")?;
@@ -142,6 +148,7 @@ impl RecordHeader {
             kind,
             more: flags & FLAG_MORE != 0,
             batch: flags & FLAG_BATCH != 0,
+            old: flags & FLAG_OLD != 0,
             incarnation,
             watermark_lag,
         })
@@ -197,6 +204,7 @@ mod tests {
             kind: RecordKind::Put,
             more: true,
             batch: true,
+            old: false,
             incarnation: Incarnation(7),
             watermark_lag: 9,
         }

@@ -17,6 +17,8 @@ use crate::warm::segment::Segment;
 const SLACK_LEN: u64 = 2 << 20;
 /// A victim of cleaning has at least this share of garbage, in percent.
 const GARBAGE_PERCENT_MIN: u64 = 8;
+/// New keys that are worth sorting in before somebody asks for them in order.
+const SORT_LEAST: usize = 1024;
 /// Bytes of journal that are worth sealing early.
 const EARLY_SEAL_LEN: u64 = 64 << 10;
 
@@ -54,6 +56,7 @@ impl Tiers {
     }
 
     fn step_locked(&self, maintenance: &mut Maintenance) -> Result<Step> {
+        self.prune_versions();
         if self.seal_step(maintenance)? == Step::Worked {
             return Ok(Step::Worked);
         }
@@ -72,9 +75,18 @@ impl Tiers {
         if self.merge_step(maintenance)? == Step::Worked {
             return Ok(Step::Worked);
         }
+        if self.order_step(maintenance) == Step::Worked {
+            return Ok(Step::Worked);
+        }
         self.hot.sweep_expired(self.clock.now_ms(), 1024);
         self.note_clock()?;
         Ok(Step::Idle)
+    }
+
+    /// Sorts new keys in, a piece at a time, or rewrites leaves with many keys that have gone.
+    fn order_step(&self, maintenance: &mut Maintenance) -> Step {
+        let worked = self.sort_piece(SORT_LEAST) || self.sweep_order(&mut maintenance.order_swept);
+        if worked { Step::Worked } else { Step::Idle }
     }
 
     /// Sealed segments that may be reclaimed, the oldest first.
@@ -89,7 +101,7 @@ impl Tiers {
             }
             let Some(account) = append.account(segment.slot) else { continue };
             let expired = account.expired_bytes(now);
-            let live = account.live_bytes() - expired;
+            let live = account.live_bytes() - expired + account.pinned_bytes;
             let len = segment.sealed().map_or(0, |facts| facts.len);
             candidates.push(Candidate { segment, len, live, expired });
         }
@@ -107,7 +119,8 @@ impl Tiers {
             let warm = self.warm_allocated(&append);
             (warm, self.candidates(&mut append, maintenance))
         };
-        let index_over = self.index.charged_len() > index_share;
+        let index_len = self.index.charged_len() + self.order.charged_len();
+        let index_over = index_len > index_share;
         if warm <= high && !index_over {
             return Ok(Step::Idle);
         }
@@ -141,7 +154,7 @@ impl Tiers {
             let mut append = self.append.lock();
             let candidates = self.candidates(&mut append, maintenance);
             let now = self.clock.now_ms();
-            let live = append.live_bytes()
+            let live = append.pinned_bytes() + append.live_bytes()
                 - append.accounts.iter().flatten().map(|a| a.expired_bytes(now)).sum::<u64>();
             (self.warm_allocated(&append), live, candidates)
         };
@@ -184,7 +197,7 @@ impl Tiers {
         let len = append.active.tail();
         let slot = append.active.segment.slot;
         let Some(account) = append.account(slot) else { return Ok(Step::Idle) };
-        let active_live = account.live_bytes() - account.expired_bytes(now);
+        let active_live = account.live_bytes() - account.expired_bytes(now) + account.pinned_bytes;
         let garbage = account.record_bytes.saturating_sub(active_live);
         let over = warm > live + live / 5 + SLACK_LEN;
         let idle = now.saturating_sub(append.written_ms) > 5000;
@@ -210,10 +223,12 @@ impl Tiers {
         });
         let Some(segment) = next else { return Ok(Step::Idle) };
         maintenance.resolved.push(segment.id.0);
+        // A reader that missed in the index before a mark and in the archive after it asks again.
+        self.moved();
         let Ok(trailer) = segment.trailer() else { return Ok(Step::Worked) };
         for entry in trailer.entries() {
             let entry = entry.map_err(|e| segment.damage("read trailer", 0, e))?;
-            if entry.superseded || !self.keyspaces.is_current(entry.incarnation) {
+            if entry.superseded || !self.keyspaces.is_kept(entry.incarnation) {
                 continue;
             }
             let from = Location::new(segment.slot, entry.offset);

@@ -34,17 +34,18 @@ impl Tiers {
     pub(crate) fn merge_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
         let set = self.cold.load_full();
         let now = self.clock.now_ms();
-        let expired: Vec<_> = set
-            .entries()
-            .iter()
-            .filter(|entry| self.live_bytes_of(entry, now) == 0)
-            .cloned()
-            .collect();
+        // An archive with a dead record that a snapshot needs stays as it is until then.
+        let free = |entry: &&Arc<ArchiveEntry>| {
+            self.versions.cold_ordinals(entry.archive.id().0).is_empty()
+        };
+        let free: Vec<_> = set.entries().iter().filter(free).cloned().collect();
+        let expired: Vec<_> =
+            free.iter().filter(|entry| self.live_bytes_of(entry, now) == 0).cloned().collect();
         if !expired.is_empty() {
             self.replace_archives(maintenance, &expired, None)?;
             return Ok(Step::Worked);
         }
-        let victims = self.pick(set.entries(), now);
+        let victims = self.pick(&free, now);
         if victims.is_empty() {
             return Ok(Step::Idle);
         }
@@ -58,14 +59,13 @@ impl Tiers {
         let tables = entry.archive.tables();
         let mut live = 0;
         for row in &tables.incarnations {
-            if self.keyspaces.is_current(row.incarnation) {
+            if self.keyspaces.is_kept(row.incarnation) {
                 let dead = entry.dead.of_incarnation(row.incarnation).encoded_len;
                 live += row.encoded_len.saturating_sub(dead);
             }
         }
         for (index, row) in tables.classes.iter().enumerate() {
-            if row.end_ms != 0 && row.end_ms <= now_ms && self.keyspaces.is_current(row.incarnation)
-            {
+            if row.end_ms != 0 && row.end_ms <= now_ms && self.keyspaces.is_kept(row.incarnation) {
                 let dead = entry.dead.of_class(index).encoded_len;
                 live = live.saturating_sub(row.encoded_len.saturating_sub(dead));
             }
@@ -220,7 +220,7 @@ impl Tiers {
         while let Some(found) = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))? {
             let record = &found.record;
             let expired = record.deadline_ms != 0 && record.deadline_ms <= now_ms;
-            if !expired && self.keyspaces.is_current(record.incarnation) {
+            if !expired && self.keyspaces.is_kept(record.incarnation) {
                 let (incarnation, key) = (record.incarnation, record.key.to_vec());
                 return Ok(Some(Head { cursor: index, incarnation, key }));
             }

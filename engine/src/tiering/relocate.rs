@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::format::record::{Record, RecordHeader};
 use crate::format::segment::{SegmentHeader, SegmentKind};
-use crate::ids::{ArchiveId, Location, SegmentId, Slot};
+use crate::ids::{ArchiveId, Location, SegmentId, Seq, Slot};
 use crate::manifest::seal_op;
 use crate::tiering::switch::{Destination, Item, Moved};
 use crate::tiers::{Maintenance, Tiers, bump};
@@ -22,6 +22,7 @@ use crate::vfs::os;
 use crate::warm::account::Weight;
 use crate::warm::active::SegmentWriter;
 use crate::warm::segment::Segment;
+use crate::warm::versions::{OldPlace, OldVersion};
 
 /// What reclaiming does with live records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) enum Aim {
 #[derive(Debug, Default)]
 struct Judged {
     survivors: Vec<Item>,
+    /// Old versions that somebody needs; they survive with a flag that says so.
+    kept: Vec<Item>,
     cold: Vec<Item>,
     /// Tombstones and expired records whose older versions are all marked dead.
     dropped: Vec<Item>,
@@ -101,15 +104,20 @@ impl Tiers {
             let trailer = segment.trailer()?;
             for entry in trailer.entries() {
                 let entry = entry.map_err(|e| segment.damage("read trailer", 0, e))?;
-                if entry.superseded {
-                    continue;
-                }
                 let from = Location::new(segment.slot, entry.offset);
-                let named = self.index.peek(entry.tag, |e| Ok::<_, Error>(e.location == from))?;
-                let Some(named) = named else { continue };
                 let item = Item { tag: entry.tag, from };
+                let named = match entry.superseded {
+                    true => None,
+                    false => self.index.peek(entry.tag, |e| Ok::<_, Error>(e.location == from))?,
+                };
+                let Some(named) = named else {
+                    if self.versions.holds(entry.tag, from) {
+                        judged.kept.push(item);
+                    }
+                    continue;
+                };
                 let expired = entry.deadline_ms != 0 && entry.deadline_ms <= now;
-                let ended = !self.keyspaces.is_current(entry.incarnation);
+                let ended = !self.keyspaces.is_kept(entry.incarnation);
                 if entry.tombstone || expired || ended {
                     judged.dropped.push(item);
                 } else if aim == Aim::Demote && !named.touched {
@@ -130,7 +138,8 @@ impl Tiers {
     /// Names all files that will be written in one edit.
     fn draft(&self, judged: &Judged) -> Result<Drafts> {
         let mut ops = Vec::new();
-        let survivor = (!judged.survivors.is_empty()).then(|| self.manifest.next_file());
+        let survives = !judged.survivors.is_empty() || !judged.kept.is_empty();
+        let survivor = survives.then(|| self.manifest.next_file());
         let archive = (!judged.cold.is_empty()).then(|| self.manifest.next_file());
         let witness = !judged.cold.is_empty() || !judged.dropped.is_empty();
         let bits = witness.then(|| self.manifest.next_file());
@@ -142,7 +151,7 @@ impl Tiers {
         }
         let mut drafts = Drafts { survivor: None, archive, bits, ops: Vec::new() };
         if let Some(id) = survivor {
-            match self.create_survivor(id, &judged.survivors) {
+            match self.create_survivor(id, judged) {
                 Ok(writer) => drafts.survivor = Some((writer, id)),
                 Err(error) => {
                     self.discard_file(id);
@@ -154,9 +163,9 @@ impl Tiers {
         Ok(drafts)
     }
 
-    fn create_survivor(&self, id: u32, items: &[Item]) -> Result<SegmentWriter> {
+    fn create_survivor(&self, id: u32, judged: &Judged) -> Result<SegmentWriter> {
         let mut len = 0;
-        for item in items {
+        for item in judged.survivors.iter().chain(&judged.kept) {
             len += self.with_record(item, |_, record| Ok(record.header.encoded_len()))?;
         }
         let slot = {
@@ -200,9 +209,11 @@ impl Tiers {
         drafts: &mut Drafts,
         victims: &[Arc<Segment>],
     ) -> Result<(Vec<Moved>, Option<Arc<ArchiveEntry>>)> {
-        let mut moved = Vec::with_capacity(judged.survivors.len() + judged.cold.len());
+        let count = judged.survivors.len() + judged.kept.len() + judged.cold.len();
+        let mut moved = Vec::with_capacity(count);
         if let Some((writer, id)) = &mut drafts.survivor {
-            self.write_survivor(writer, &judged.survivors, &mut moved)?;
+            self.write_survivor(writer, &judged.survivors, false, &mut moved)?;
+            self.write_survivor(writer, &judged.kept, true, &mut moved)?;
             let (facts, footer) = writer.write_trailer(&self.seed)?;
             writer.segment.set_sealed(facts, footer);
             drafts.ops.push(seal_op(*id, &facts));
@@ -210,11 +221,14 @@ impl Tiers {
         }
         let mut archive = None;
         if let Some(id) = drafts.archive {
+            self.moved();
             let made = self.write_archive(id, &judged.cold, &mut moved)?;
             drafts.ops.push(Op::ListArchive { id, len: made.archive.file_len() });
             bump(&self.counters.archive_bytes, made.archive.file_len());
             archive = Some(made);
         }
+        // A reader that missed in the index before a mark and in the archive after it asks again.
+        self.moved();
         for item in &judged.dropped {
             self.mark_older_dead(item)?;
         }
@@ -240,6 +254,7 @@ impl Tiers {
         &self,
         writer: &mut SegmentWriter,
         items: &[Item],
+        old: bool,
         moved: &mut Vec<Moved>,
     ) -> Result<()> {
         let slot = writer.segment.slot;
@@ -249,7 +264,7 @@ impl Tiers {
                     segment.damage("relocate record", u64::from(item.from.offset), e)
                 })?;
                 writer.make_room(record.header.encoded_len())?;
-                let header = RecordHeader { more: false, batch: false, ..record.header };
+                let header = RecordHeader { more: false, batch: false, old, ..record.header };
                 let offset = writer.append(&header, record.key, record.value);
                 let to = Destination::Warm(Location::new(slot, offset));
                 moved.push(Moved { item: *item, weight: Weight::of(&record.header), to });
@@ -326,6 +341,17 @@ impl Tiers {
         self.with_record(item, |_, record| {
             let header = &record.header;
             let hash = self.seed.hash(header.incarnation, record.key);
+            if self.moments.need(Seq::ZERO)
+                && let Some((old, place)) = cold.locate(hash, header.incarnation, record.key)?
+                && let Some(entry) = cold.entries().get(place)
+                && old.seq < header.seq
+                && self.moments.need_between(old.seq, header.seq)
+            {
+                let (archive, ordinal) = (entry.archive.id().0, old.ordinal);
+                let place = OldPlace::Cold { archive, ordinal };
+                let version = OldVersion { seq: old.seq, until: header.seq, place };
+                self.versions.enter(hash, version);
+            }
             cold.mark_dead(hash, header.incarnation, record.key, header.seq)?;
             Ok(())
         })

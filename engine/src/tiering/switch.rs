@@ -9,6 +9,7 @@ use crate::ids::Location;
 use crate::tiers::append::Append;
 use crate::tiers::{Tiers, bump};
 use crate::warm::account::Weight;
+use crate::warm::versions::OldPlace;
 
 /// Records switched for each time the append lock is taken.
 const CHUNK: usize = 128;
@@ -56,8 +57,7 @@ impl Tiers {
             (Some(found), Destination::Warm(to)) => {
                 self.index.replace(&mut append.index, &found, to, found.entry().tombstone);
                 append.kill(from, &one.weight);
-                let counts =
-                    one.weight.tombstone || self.keyspaces.is_current(one.weight.incarnation);
+                let counts = one.weight.tombstone || self.keyspaces.is_kept(one.weight.incarnation);
                 if let Some(account) = append.account(to.slot)
                     && counts
                 {
@@ -70,11 +70,17 @@ impl Tiers {
             }
             (None, Destination::Cold { ordinal }) => {
                 if let Some(entry) = archive {
+                    let place = OldPlace::Cold { archive: entry.archive.id().0, ordinal };
+                    self.versions.move_warm(tag, from, place);
                     let Weight { incarnation, deadline_ms, len, .. } = one.weight;
                     entry.dead.mark(ordinal, incarnation, deadline_ms, len);
                 }
             }
-            (None, Destination::Warm(_)) => {}
+            (None, Destination::Warm(to)) => {
+                if self.versions.move_warm(tag, from, OldPlace::Warm(to)) {
+                    append.pin(to, one.weight.len);
+                }
+            }
         }
     }
 
@@ -100,7 +106,11 @@ impl Tiers {
             .index
             .find_for_change(&append.index, item.tag, |e| Ok::<_, Error>(e.location == item.from))
             .unwrap_or(None);
-        let Some(found) = found else { return };
+        let Some(found) = found else {
+            // It was replaced since it was judged: expired, so that no moment shows it.
+            self.versions.forget(item.tag, item.from);
+            return;
+        };
         let weight = append.table.of(item.from).and_then(|segment| {
             segment
                 .record(u64::from(item.from.offset))
@@ -109,15 +119,14 @@ impl Tiers {
         });
         self.remove_entry(append, &found);
         let Some(weight) = weight else { return };
-        let current = self.keyspaces.by_incarnation(weight.incarnation);
-        if let Some(keyspace) = current {
+        if weight.tombstone || self.keyspaces.is_kept(weight.incarnation) {
             append.kill(item.from, &weight);
-            if !weight.tombstone {
-                keyspace.count_by(-1);
-                bump(&self.counters.records_expired, 1);
-            }
-        } else if weight.tombstone {
-            append.kill(item.from, &weight);
+        }
+        if let Some(keyspace) = self.keyspaces.by_incarnation(weight.incarnation)
+            && !weight.tombstone
+        {
+            keyspace.count_by(-1);
+            bump(&self.counters.records_expired, 1);
         }
     }
 }

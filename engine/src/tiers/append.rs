@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::format::segment::{SegmentHeader, SegmentKind};
-use crate::ids::{Location, SegmentId, Seq, Slot};
+use crate::ids::{Incarnation, Location, SegmentId, Seq, Slot};
 use crate::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
 use crate::tiers::Tiers;
 use crate::vfs::os;
@@ -98,6 +98,30 @@ impl Append {
         if let Some(account) = self.account(location.slot) {
             account.kill(weight);
         }
+    }
+
+    /// All records of an incarnation are dead.
+    pub(crate) fn clear_accounts(&mut self, incarnation: Incarnation) {
+        for account in self.accounts.iter_mut().flatten() {
+            account.clear(incarnation);
+        }
+    }
+
+    /// A record that is dead is kept, or no longer kept, for a snapshot.
+    pub(crate) fn pin(&mut self, location: Location, len: u64) {
+        if let Some(account) = self.account(location.slot) {
+            account.pin(len);
+        }
+    }
+
+    pub(crate) fn unpin(&mut self, location: Location, len: u64) {
+        if let Some(account) = self.account(location.slot) {
+            account.unpin(len);
+        }
+    }
+
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.accounts.iter().flatten().map(|account| account.pinned_bytes).sum()
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {

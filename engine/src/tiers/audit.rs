@@ -97,7 +97,7 @@ impl Tiers {
     fn expired_bytes_of(&self, entry: &ArchiveEntry, now: u64) -> u64 {
         let classes = entry.archive.tables().classes.iter().enumerate();
         let expired = classes.filter(|(_, row)| {
-            row.end_ms != 0 && row.end_ms <= now && self.keyspaces.is_current(row.incarnation)
+            row.end_ms != 0 && row.end_ms <= now && self.keyspaces.is_kept(row.incarnation)
         });
         expired
             .map(|(index, row)| {
@@ -163,7 +163,7 @@ impl Tiers {
             let tag = self.seed.hash(header.incarnation, record.key).tag();
             let named = keyed
                 && self.index.peek(tag, |entry| Ok::<_, Error>(entry.location == at))?.is_some();
-            let current = self.keyspaces.is_current(header.incarnation);
+            let current = self.keyspaces.is_kept(header.incarnation);
             if named && (current || header.kind == RecordKind::Tombstone) {
                 recount.add(&Weight::of(header));
             } else {

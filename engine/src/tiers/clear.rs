@@ -27,10 +27,12 @@ impl Tiers {
         append.last_seq = append.last_seq.next();
         let seq = append.last_seq;
         self.append_mark(append, RecordKind::Clear, ended, &next.to_le_bytes(), seq);
-        self.keyspaces.end(ended, next);
-        for account in append.accounts.iter_mut().flatten() {
-            account.clear(ended);
+        let keep = self.moments.any_before(seq);
+        self.keyspaces.end(ended, next, seq, keep);
+        if !keep {
+            append.clear_accounts(ended);
         }
+        self.changes.note_end(seq, ended, next);
         let op = if drop {
             let name = keyspace.name.clone();
             Op::DropKeyspace { name, incarnation: ended.0, seq: seq.0 }
@@ -39,6 +41,7 @@ impl Tiers {
         };
         append.ended.push_back((seq, op));
         self.visible.store(seq.0, Ordering::Release);
+        self.changes.wake();
         self.note_written(append, len);
         Ok(())
     }
@@ -57,7 +60,7 @@ impl Tiers {
         }])?;
         // No change of a volatile record falls between the two, or it would be kept for nobody.
         let _one = self.volatile_changes.lock();
-        self.keyspaces.end(ended, next);
+        self.keyspaces.end(ended, next, self.visible(), false);
         self.hot.purge_incarnation(ended);
         Ok(())
     }

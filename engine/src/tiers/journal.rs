@@ -237,8 +237,12 @@ impl Opened {
             }
             source.check_body(u64::from(offset), record)?;
             writer.make_room(record.header.encoded_len())?;
-            let header =
-                crate::format::record::RecordHeader { more: false, batch: false, ..record.header };
+            let header = crate::format::record::RecordHeader {
+                more: false,
+                batch: false,
+                old: false,
+                ..record.header
+            };
             writer.append(&header, record.key, record.value);
             Ok(())
         })?;

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
 use crate::format::manifest::KeyspaceFacts;
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, Seq};
 use crate::options::KeyspaceOptions;
 
 /// The zstd level of a keyspace that names none.
@@ -28,6 +28,8 @@ pub(crate) struct KeyspaceState {
     incarnation: AtomicU32,
     /// Keys that are there, as far as is known without reading archives.
     count: AtomicI64,
+    /// Ended lives that a snapshot may ask for, each with the `seq` that ended it, in order.
+    past: RwLock<Vec<(Seq, Incarnation)>>,
 }
 
 impl KeyspaceState {
@@ -40,6 +42,7 @@ impl KeyspaceState {
             default_ttl_ms: AtomicU64::new(facts.default_ttl_ms),
             incarnation: AtomicU32::new(facts.incarnation),
             count: AtomicI64::new(0),
+            past: RwLock::new(Vec::new()),
         })
     }
 
@@ -48,6 +51,15 @@ impl KeyspaceState {
         match self.incarnation.load(Ordering::Acquire) {
             0 => Err(Error::invalid("keyspace", "a dropped one", "one that exists")),
             number => Ok(Incarnation(number)),
+        }
+    }
+
+    /// The life that the name meant at a moment that is held.
+    pub(crate) fn incarnation_at(&self, moment: Seq) -> Result<Incarnation> {
+        let past = self.past.read();
+        match past.iter().find(|(ended, _)| *ended > moment) {
+            Some((_, incarnation)) => Ok(*incarnation),
+            None => self.incarnation(),
         }
     }
 
@@ -137,6 +149,8 @@ pub(crate) struct Keyspaces {
 struct Maps {
     by_name: HashMap<String, Arc<KeyspaceState>>,
     by_incarnation: HashMap<u32, Arc<KeyspaceState>>,
+    /// Ended incarnations whose records a snapshot still needs, with the `seq` that ended each.
+    kept: HashMap<u32, (Seq, Arc<KeyspaceState>)>,
 }
 
 impl Keyspaces {
@@ -148,8 +162,33 @@ impl Keyspaces {
         self.maps.read().by_incarnation.get(&incarnation.0).cloned()
     }
 
-    pub(crate) fn is_current(&self, incarnation: Incarnation) -> bool {
-        self.maps.read().by_incarnation.contains_key(&incarnation.0)
+    /// Whether records of this incarnation count: it is current, or kept for a snapshot.
+    pub(crate) fn is_kept(&self, incarnation: Incarnation) -> bool {
+        let maps = self.maps.read();
+        maps.by_incarnation.contains_key(&incarnation.0) || maps.kept.contains_key(&incarnation.0)
+    }
+
+    /// Whether the keys of this incarnation are kept in order.
+    pub(crate) fn is_ordered(&self, incarnation: Incarnation) -> bool {
+        let maps = self.maps.read();
+        let current = maps.by_incarnation.get(&incarnation.0);
+        let kept = || maps.kept.get(&incarnation.0).map(|(_, state)| state);
+        current.or_else(kept).is_some_and(|state| !state.unordered && !state.volatile)
+    }
+
+    /// Lets go of ended incarnations that nobody needs; returns them.
+    pub(crate) fn release_kept(&self, needed: impl Fn(Seq) -> bool) -> Vec<Incarnation> {
+        let mut maps = self.maps.write();
+        let mut released = Vec::new();
+        maps.kept.retain(|&incarnation, (ended, state)| {
+            let keep = needed(*ended);
+            if !keep {
+                released.push(Incarnation(incarnation));
+                state.past.write().retain(|(_, past)| past.0 != incarnation);
+            }
+            keep
+        });
+        released
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<KeyspaceState>> {
@@ -165,17 +204,21 @@ impl Keyspaces {
         maps.by_name.insert(state.name.clone(), state);
     }
 
-    /// The incarnation ended; `next` is the one that follows, or 0 when the keyspace is dropped.
-    pub(crate) fn end(&self, ended: Incarnation, next: u32) -> Option<Arc<KeyspaceState>> {
+    /// The incarnation ended at `seq`; `next` is the one that follows, or 0 when the keyspace is
+    /// dropped. `keep` says that a snapshot needs its records.
+    pub(crate) fn end(&self, ended: Incarnation, next: u32, seq: Seq, keep: bool) {
         let mut maps = self.maps.write();
-        let state = maps.by_incarnation.remove(&ended.0)?;
+        let Some(state) = maps.by_incarnation.remove(&ended.0) else { return };
+        if keep {
+            state.past.write().push((seq, ended));
+            maps.kept.insert(ended.0, (seq, Arc::clone(&state)));
+        }
         state.set_incarnation(next);
         state.reset_count();
         if next == 0 {
             maps.by_name.remove(&state.name);
         } else {
-            maps.by_incarnation.insert(next, Arc::clone(&state));
+            maps.by_incarnation.insert(next, state);
         }
-        Some(state)
     }
 }

@@ -6,41 +6,50 @@
 //! 2. `append`: the tail of the journal, the index's writer, the accounts. Never held across a
 //!    flush or a closure of a user; a manifest edit runs under it only when no spare is ready.
 //! 3. a shard of the hot tier.
-//! 4. leaves: `pending`, keyspaces, the manifest, the flusher, `pressure`.
+//! 4. leaves: the order's tree before what is fresh in it, versions before moments, changes,
+//!    keyspaces, the manifest, the flusher, `pressure`.
 
 pub(crate) mod append;
+pub(crate) mod archived;
 pub(crate) mod audit;
+pub(crate) mod changes;
 pub(crate) mod clear;
 pub(crate) mod debt;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
+pub(crate) mod moments;
 pub(crate) mod open;
+pub(crate) mod order;
 pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod scan;
+pub(crate) mod walk;
 pub(crate) mod write;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 
 use crate::cold::ArchiveSet;
 use crate::error::{Damage, Error, Result};
-use crate::hash::{HashSeed, KeyHash};
+use crate::hash::HashSeed;
 use crate::hot::HotTier;
-use crate::ids::{Location, Seq};
+use crate::ids::Seq;
 use crate::manifest::log::ManifestLog;
 use crate::options::Options;
 use crate::tiers::append::Append;
+use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
+use crate::tiers::moments::Moments;
 use crate::vfs::clock::Clock;
 use crate::vfs::{Dir, Lock, os};
 use crate::warm::flush::{DirtyRange, Flusher};
+use crate::warm::index::order::OrderIndex;
 use crate::warm::index::point::PointIndex;
 use crate::warm::table::SegmentTable;
+use crate::warm::versions::VersionTable;
 
 /// Figures that only ever rise.
 #[derive(Debug, Default)]
@@ -67,12 +76,6 @@ pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// The old versions of a batch that is being entered into the index and is not visible yet.
-#[derive(Debug, Default)]
-pub(crate) struct PendingBatch {
-    pub old: HashMap<KeyHash, Option<Location>>,
-}
-
 /// What opening found.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OpenReport {
@@ -90,6 +93,8 @@ pub(crate) struct Maintenance {
     pub damaged: Vec<u32>,
     /// Segments whose records were looked up in the archives.
     pub resolved: Vec<u32>,
+    /// Where rewriting the order's leaves goes on; empty when it rests.
+    pub order_swept: Box<[u8]>,
 }
 
 /// An open store.
@@ -109,6 +114,10 @@ pub(crate) struct Tiers {
     pub keyspaces: Keyspaces,
     pub hot: HotTier,
     pub index: PointIndex,
+    pub order: OrderIndex,
+    pub versions: VersionTable,
+    pub moments: Moments,
+    pub changes: Changes,
     pub segments: ArcSwap<SegmentTable>,
     pub cold: ArcSwap<ArchiveSet>,
     pub flusher: Flusher,
@@ -125,7 +134,6 @@ pub(crate) struct Tiers {
     // Protected, in the order above.
     pub maintenance: Mutex<Maintenance>,
     pub append: Mutex<Append>,
-    pub pending: RwLock<PendingBatch>,
     /// Why movement last failed, while it keeps failing: puts that must wait for it fail instead.
     pub stuck: Mutex<Option<Error>>,
     /// Wakes puts that wait for space and workers that wait for work.
@@ -133,6 +141,9 @@ pub(crate) struct Tiers {
     pub relieved: Condvar,
     pub wanted: Condvar,
     pub lock: Mutex<Option<Box<dyn Lock>>>,
+    /// Where the walk over the index goes on that puts the keys found at opening in order; `None`
+    /// when it is done. Before `append` in the order.
+    pub unsorted: Mutex<Option<u64>>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
     /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.

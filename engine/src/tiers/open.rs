@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
@@ -16,15 +16,19 @@ use crate::ids::{Incarnation, SegmentId, Seq};
 use crate::limits::SEGMENT_LEN_MIN;
 use crate::options::{OpenPolicy, Options};
 use crate::tiers::append::{Append, segment_target};
+use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
+use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
-use crate::tiers::{Counters, Maintenance, PendingBatch, Tiers};
+use crate::tiers::{Counters, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::os::{self, OsVfs};
 use crate::vfs::{Dir, Vfs};
 use crate::warm::account::SegmentAccount;
 use crate::warm::active::SegmentWriter;
 use crate::warm::flush::Flusher;
+use crate::warm::index::order::OrderIndex;
+use crate::warm::versions::VersionTable;
 
 /// Memory that movement needs besides what it counts: zstd's contexts, training, sorting.
 const SCRATCH_LEN: u64 = 8 << 20;
@@ -95,7 +99,11 @@ impl Tiers {
 
     /// Gives the hot tier what the other classes of memory leave of the budget.
     fn fit_memory(&self) {
-        let taken = self.index.charged_len() + self.cold.load().anonymous_len();
+        let taken = self.index.charged_len()
+            + self.order.charged_len()
+            + self.versions.charged_len()
+            + self.changes.charged_len()
+            + self.cold.load().anonymous_len();
         let budget = self.options.memory_budget;
         let scratch = (budget / 8).max((budget / 2).min(SCRATCH_LEN));
         let rest = self.options.memory_budget.saturating_sub(taken + scratch);
@@ -108,6 +116,7 @@ impl Tiers {
             return Err(Error::Closed);
         }
         self.nudge();
+        self.changes.wake_all();
         self.relieved.notify_all();
         let _moving = self.maintenance.lock();
         if os::process_id() != self.pid {
@@ -139,6 +148,7 @@ fn assemble(
         }
     });
     let segments = ArcSwap::from_pointee(append.table.clone());
+    let index_count = index.count();
     Ok(Arc::new(Tiers {
         dir,
         archive_dir,
@@ -151,6 +161,10 @@ fn assemble(
         keyspaces,
         hot: HotTier::new(2, options.memory_budget / 2),
         index,
+        order: OrderIndex::default(),
+        versions: VersionTable::default(),
+        moments: Moments::default(),
+        changes: Changes::new(options.memory_budget),
         segments,
         cold: ArcSwap::from_pointee(cold),
         flusher: Flusher::new(last),
@@ -163,12 +177,12 @@ fn assemble(
         idle: AtomicBool::new(false),
         maintenance: Mutex::new(Maintenance::default()),
         append: Mutex::new(append),
-        pending: RwLock::new(PendingBatch::default()),
         stuck: Mutex::new(None),
         pressure: Mutex::new(0),
         relieved: Condvar::new(),
         wanted: Condvar::new(),
         lock: Mutex::new(Some(lock)),
+        unsorted: Mutex::new((index_count > 0).then_some(0)),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 
 use crate::cold::reader::Found;
 use crate::error::{Damage, Error, Result};
-use crate::format::record::{RecordHeader, RecordKind};
+use crate::format::record::{Record, RecordHeader, RecordKind};
 use crate::hash::KeyHash;
-use crate::ids::{Incarnation, Location, Seq};
+use crate::ids::{ArchiveId, Incarnation, Location, Seq};
 use crate::tiers::{Tiers, bump};
 use crate::value::Value;
 use crate::warm::segment::Segment;
-use crate::warm::table::SegmentTable;
+use crate::warm::versions::OldPlace;
 
 /// A key, hashed once.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +75,16 @@ enum Looked {
     Again,
 }
 
+/// What the version table says of a key.
+#[derive(Debug)]
+pub(crate) enum Old {
+    Hit(Hit),
+    /// The key was absent at the moment.
+    Absent,
+    /// Nothing.
+    Unknown,
+}
+
 /// How often damage must be seen in the same place before it is believed: a record may move, and
 /// its slot be filled again, between the look at the index and the look at the segment.
 const DAMAGE_SEEN_MIN: u32 = 3;
@@ -83,12 +93,19 @@ impl Tiers {
     /// The newest version of a key, unless it is absent, deleted or expired. The hot tier is the
     /// caller's: it answers before this is asked.
     pub(crate) fn newest_hit(&self, key: &KeyRef<'_>) -> Result<Option<Hit>> {
+        self.hit_at(key, None)
+    }
+
+    /// The version of a key that holds at a moment that the caller holds, or the newest one.
+    pub(crate) fn hit_at(&self, key: &KeyRef<'_>, moment: Option<Seq>) -> Result<Option<Hit>> {
         let mut damaged = 0;
         loop {
             let moves = self.moves.load(Ordering::Acquire);
-            match self.look_warm(key) {
+            match self.look_warm(key, moment) {
                 Ok(Looked::Hit(hit)) => {
-                    bump(&self.counters.warm_hits, 1);
+                    let tier = &self.counters;
+                    let cold = matches!(hit, Hit::Cold(_));
+                    bump(if cold { &tier.cold_hits } else { &tier.warm_hits }, 1);
                     return Ok(Some(hit));
                 }
                 Ok(Looked::Absent) => {
@@ -96,15 +113,18 @@ impl Tiers {
                     return Ok(None);
                 }
                 Ok(Looked::Again) => std::hint::spin_loop(),
-                Err(damage) => {
+                Err(Error::Corrupt(damage)) => {
                     damaged += 1;
                     if damaged >= DAMAGE_SEEN_MIN {
-                        return Err(Error::from(damage));
+                        return Err(Error::Corrupt(damage));
                     }
                 }
+                Err(error) => return Err(error),
                 Ok(Looked::Miss) => {
-                    let found = self.look_cold(key)?;
-                    if found.is_some() || moves == self.moves.load(Ordering::Acquire) {
+                    let found = self.look_cold(key, moment)?;
+                    // What an archive lost meanwhile for a newer version is in the version table.
+                    let lost = || moment.is_some_and(|at| self.versions.at(key.hash, at).is_some());
+                    if found.is_some() || moves == self.moves.load(Ordering::Acquire) && !lost() {
                         let tier = &self.counters;
                         bump(if found.is_some() { &tier.cold_hits } else { &tier.misses }, 1);
                         return Ok(found);
@@ -114,19 +134,23 @@ impl Tiers {
         }
     }
 
-    fn look_cold(&self, key: &KeyRef<'_>) -> Result<Option<Hit>> {
+    fn look_cold(&self, key: &KeyRef<'_>, moment: Option<Seq>) -> Result<Option<Hit>> {
         let set = self.cold.load();
         if set.entries().is_empty() {
             return Ok(None);
         }
         let found = set.find(key.hash, key.incarnation, key.key)?;
         let found = found.map(|(found, _)| found);
-        let alive =
-            |found: &Found| found.deadline_ms == 0 || found.deadline_ms > self.clock.now_ms();
-        Ok(found.filter(alive).map(Hit::Cold))
+        let holds = |found: &Found| moment.is_none_or(|moment| found.seq <= moment);
+        Ok(found.filter(|found| holds(found) && self.is_alive(found.deadline_ms)).map(Hit::Cold))
     }
 
-    fn look_warm(&self, key: &KeyRef<'_>) -> Result<Looked, Damage> {
+    /// Whether a deadline lies ahead, or there is none.
+    pub(crate) fn is_alive(&self, deadline_ms: u64) -> bool {
+        deadline_ms == 0 || deadline_ms > self.clock.now_ms()
+    }
+
+    fn look_warm(&self, key: &KeyRef<'_>, moment: Option<Seq>) -> Result<Looked> {
         let table = self.segments.load();
         let mut stale = false;
         let entry = self.index.find(key.hash.tag(), |entry| {
@@ -137,43 +161,86 @@ impl Tiers {
             is_key(segment, entry.location, key)
         })?;
         let Some(entry) = entry else {
-            return Ok(if stale { Looked::Again } else { Looked::Miss });
+            return match moment {
+                _ if stale => Ok(Looked::Again),
+                Some(moment) => self.look_old(key, moment),
+                None => Ok(Looked::Miss),
+            };
         };
         let Some(segment) = table.of(entry.location) else { return Ok(Looked::Again) };
         let offset = u64::from(entry.location.offset);
         let record = segment.record(offset)?;
-        if record.header.batch && record.header.seq > self.visible() {
-            return self.look_behind_batch(key, &table);
-        }
-        if record.header.kind == RecordKind::Tombstone
-            || record.header.is_expired(|| self.clock.now_ms())
+        let seq = record.header.seq;
+        if let Some(moment) = moment
+            && seq > moment
         {
+            return self.look_old(key, moment);
+        }
+        if record.header.batch {
+            let visible = self.visible();
+            if seq > visible {
+                // A batch that is not visible yet: the version before it answers.
+                let looked = self.look_old(key, visible)?;
+                let published = matches!(looked, Looked::Miss) && self.visible() >= seq;
+                return Ok(if published { Looked::Again } else { looked });
+            }
+        }
+        self.judge_record(segment, offset, &record)
+    }
+
+    fn judge_record(
+        &self,
+        segment: &Arc<Segment>,
+        offset: u64,
+        record: &Record<'_>,
+    ) -> Result<Looked> {
+        let header = record.header;
+        if header.kind == RecordKind::Tombstone || !self.is_alive(header.deadline_ms) {
             return Ok(Looked::Absent);
         }
-        segment.check_body(offset, &record)?;
-        let header = record.header;
+        segment.check_body(offset, record)?;
         Ok(Looked::Hit(Hit::Warm { segment: Arc::clone(segment), offset, header }))
     }
 
-    /// The record belongs to a batch that is not visible yet: the version before it answers.
-    fn look_behind_batch(&self, key: &KeyRef<'_>, table: &SegmentTable) -> Result<Looked, Damage> {
-        let old = self.pending.read().old.get(&key.hash).copied();
-        let Some(old) = old else { return Ok(Looked::Again) };
-        let Some(location) = old else { return Ok(Looked::Miss) };
-        let Some(segment) = table.of(location) else { return Ok(Looked::Again) };
-        if !is_key(segment, location, key)? {
-            return Ok(Looked::Miss);
+    /// The version of a key that the table of versions keeps for the moment.
+    pub(crate) fn old_hit(&self, key: &KeyRef<'_>, moment: Seq) -> Result<Old> {
+        loop {
+            match self.look_old(key, moment)? {
+                Looked::Hit(hit) => return Ok(Old::Hit(hit)),
+                Looked::Absent => return Ok(Old::Absent),
+                Looked::Miss => return Ok(Old::Unknown),
+                Looked::Again => {}
+            }
         }
-        let offset = u64::from(location.offset);
-        let record = segment.record(offset)?;
-        if record.header.kind == RecordKind::Tombstone
-            || record.header.is_expired(|| self.clock.now_ms())
-        {
-            return Ok(Looked::Absent);
+    }
+
+    /// The version that the index does not name any more and that holds at the moment. A miss says
+    /// that there is none: an archived one that is live may hold.
+    fn look_old(&self, key: &KeyRef<'_>, moment: Seq) -> Result<Looked> {
+        let Some(old) = self.versions.at(key.hash, moment) else { return Ok(Looked::Miss) };
+        match old.place {
+            OldPlace::Gone => Ok(Looked::Absent),
+            OldPlace::Warm(location) => {
+                let table = self.segments.load();
+                let Some(segment) = table.of(location) else { return Ok(Looked::Again) };
+                let offset = u64::from(location.offset);
+                let record = segment.record(offset)?;
+                if record.header.seq != old.seq || !is_key(segment, location, key)? {
+                    return Ok(Looked::Again);
+                }
+                self.judge_record(segment, offset, &record)
+            }
+            OldPlace::Cold { archive, ordinal } => {
+                let set = self.cold.load();
+                let Some(entry) = set.get(ArchiveId(archive)) else { return Ok(Looked::Again) };
+                let found = entry.archive.find(key.hash, key.incarnation, key.key)?;
+                Ok(match found.filter(|found| found.ordinal == ordinal) {
+                    None => Looked::Again,
+                    Some(found) if !self.is_alive(found.deadline_ms) => Looked::Absent,
+                    Some(found) => Looked::Hit(Hit::Cold(found)),
+                })
+            }
         }
-        segment.check_body(offset, &record)?;
-        let header = record.header;
-        Ok(Looked::Hit(Hit::Warm { segment: Arc::clone(segment), offset, header }))
     }
 
     /// Whether the record with this `seq` is still the newest of its key: what admission to the hot

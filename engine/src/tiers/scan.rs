@@ -1,5 +1,6 @@
-//! Keys in order over all tiers, a bounded piece at a time.
-//! Knows which keys may be there; whether one is, and its value, is the read path's answer.
+//! Keys in order without an order in memory: the least, or the greatest, of a range at a time.
+//! For keyspaces that do without it. Knows which keys may be there; whether one is, and its value,
+//! is the read path's answer.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -8,6 +9,7 @@ use crate::error::Result;
 use crate::ids::Incarnation;
 use crate::key::Key;
 use crate::tiers::Tiers;
+use crate::tiers::walk::Direction;
 
 /// Homes of the index that are walked for each time the append lock is taken.
 const HOMES_PER_PIECE: u64 = 256;
@@ -20,77 +22,100 @@ pub(crate) struct KeyRange {
 }
 
 impl KeyRange {
-    fn is_behind_start(&self, key: &[u8]) -> bool {
-        match &self.from {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        let behind = match &self.from {
             Bound::Included(from) => key >= &**from,
             Bound::Excluded(from) => key > &**from,
             Bound::Unbounded => true,
-        }
-    }
-
-    fn is_before_end(&self, key: &[u8]) -> bool {
-        match &self.to {
+        };
+        let before = match &self.to {
             Bound::Included(to) => key <= &**to,
             Bound::Excluded(to) => key < &**to,
             Bound::Unbounded => true,
-        }
+        };
+        behind && before
     }
 }
 
-/// Collects the smallest keys of a range, up to a bound.
-struct Smallest {
+/// Collects the outermost keys of a range, up to a bound.
+struct Outermost {
     keys: BTreeSet<Key>,
     most: usize,
-    full: bool,
+    direction: Direction,
+    /// A key was left out.
+    more: bool,
 }
 
-impl Smallest {
+impl Outermost {
+    /// The kept key that the next better one pushes out.
+    fn worst(&self) -> Option<&Key> {
+        match self.direction {
+            Direction::Forward => self.keys.last(),
+            Direction::Backward => self.keys.first(),
+        }
+    }
+
     fn offer(&mut self, key: &[u8]) {
-        if self.keys.len() >= self.most {
-            self.full = true;
-            if self.keys.last().is_some_and(|last| key >= &**last) {
+        if self.keys.len() >= self.most
+            && let Some(worst) = self.worst()
+        {
+            let worse = match self.direction {
+                Direction::Forward => key > &**worst,
+                Direction::Backward => key < &**worst,
+            };
+            let same = key == &**worst;
+            self.more |= !same;
+            if worse || same {
                 return;
             }
         }
         self.keys.insert(Key::from(key));
         if self.keys.len() > self.most {
-            self.keys.pop_last();
+            match self.direction {
+                Direction::Forward => self.keys.pop_last(),
+                Direction::Backward => self.keys.pop_first(),
+            };
         }
     }
 }
 
 impl Tiers {
-    /// The smallest keys of the range that may be there, in order, and whether there may be more.
+    /// The outermost keys of the range that may be there, in order of the direction, and whether
+    /// there may be more.
     pub(crate) fn keys_piece(
         &self,
         incarnation: Incarnation,
         range: &KeyRange,
         most: usize,
+        direction: Direction,
     ) -> Result<(Vec<Key>, bool)> {
-        let mut smallest = Smallest { keys: BTreeSet::new(), most, full: false };
-        self.warm_keys(incarnation, range, &mut smallest);
-        self.cold_keys(incarnation, range, &mut smallest)?;
-        let full = smallest.full;
-        Ok((smallest.keys.into_iter().collect(), full))
+        let mut outermost = Outermost { keys: BTreeSet::new(), most, direction, more: false };
+        self.warm_keys(incarnation, range, &mut outermost);
+        self.cold_keys(incarnation, range, &mut outermost)?;
+        let keys = outermost.keys.into_iter();
+        let keys = match direction {
+            Direction::Forward => keys.collect(),
+            Direction::Backward => keys.rev().collect(),
+        };
+        Ok((keys, outermost.more))
     }
 
-    fn warm_keys(&self, incarnation: Incarnation, range: &KeyRange, smallest: &mut Smallest) {
+    fn warm_keys(&self, incarnation: Incarnation, range: &KeyRange, outermost: &mut Outermost) {
         let mut from = Some(0);
         while let Some(tag) = from {
             let append = self.append.lock();
-            from = self.index.walk(&append.index, tag, HOMES_PER_PIECE, |entry| {
-                if entry.tombstone {
-                    return;
+            let mut offer = |location| {
+                let Some(segment) = append.table.of(location) else { return };
+                let Ok(record) = segment.record(u64::from(location.offset)) else { return };
+                if record.header.incarnation == incarnation && range.contains(record.key) {
+                    outermost.offer(record.key);
                 }
-                let Some(segment) = append.table.of(entry.location) else { return };
-                let Ok(record) = segment.record(u64::from(entry.location.offset)) else { return };
-                if record.header.incarnation == incarnation
-                    && range.is_behind_start(record.key)
-                    && range.is_before_end(record.key)
-                {
-                    smallest.offer(record.key);
-                }
-            });
+            };
+            if tag == 0 {
+                self.versions.all_warm_places().into_iter().for_each(&mut offer);
+            }
+            from =
+                self.index.walk(&append.index, tag, HOMES_PER_PIECE, |entry| offer(entry.location));
         }
     }
 
@@ -98,28 +123,25 @@ impl Tiers {
         &self,
         incarnation: Incarnation,
         range: &KeyRange,
-        smallest: &mut Smallest,
+        outermost: &mut Outermost,
     ) -> Result<()> {
         let start: &[u8] = match &range.from {
             Bound::Included(from) | Bound::Excluded(from) => from,
             Bound::Unbounded => &[],
         };
         for entry in self.cold.load().entries() {
+            let kept = self.versions.cold_ordinals(entry.archive.id().0);
+            let wanted = |at: u32| !entry.dead.is_dead(at) || kept.binary_search(&at).is_ok();
             let mut cursor = entry.archive.cursor();
             cursor.seek(incarnation, start)?;
-            let mut taken = 0;
-            while let Some(found) = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))? {
+            while let Some(found) = cursor.next_if(wanted)? {
                 let record = &found.record;
-                if record.incarnation != incarnation || !range.is_before_end(record.key) {
+                if record.incarnation != incarnation {
                     break;
                 }
-                if !range.is_behind_start(record.key) {
-                    continue;
-                }
-                smallest.offer(record.key);
-                taken += 1;
-                if taken > smallest.most {
-                    smallest.full = true;
+                if range.contains(record.key) {
+                    outermost.offer(record.key);
+                } else if !matches!(&range.from, Bound::Excluded(from) if **from == *record.key) {
                     break;
                 }
             }

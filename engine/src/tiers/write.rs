@@ -13,11 +13,12 @@ use crate::limits::{INLINE_RECORD_LEN_MAX, UNFLUSHED_LEN_MAX};
 use crate::options::Durability;
 use crate::tiers::append::Append;
 use crate::tiers::keyspaces::KeyspaceState;
-use crate::tiers::{PendingBatch, Tiers, bump};
+use crate::tiers::{Tiers, bump};
 use crate::warm::account::Weight;
 use crate::warm::active::SegmentWriter;
 use crate::warm::flush::DirtyRange;
 use crate::warm::index::point::IndexFound;
+use crate::warm::versions::{OldPlace, OldVersion};
 
 /// One change of one key, with everything computed that needs no lock.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +71,7 @@ impl<'a> Mutation<'a> {
             kind,
             more,
             batch,
+            old: false,
             incarnation: self.incarnation,
             watermark_lag: lag(seq, durable),
         }
@@ -78,6 +80,17 @@ impl<'a> Mutation<'a> {
 
 fn lag(seq: Seq, durable: Seq) -> u32 {
     u32::try_from(seq.0.saturating_sub(durable.0)).unwrap_or(u32::MAX)
+}
+
+/// What must still be so when a write is made, asked under the append lock.
+#[derive(Clone, Copy)]
+pub(crate) enum Guard<'g> {
+    /// Nothing.
+    Free,
+    /// The first mutation's key has the version that was read.
+    Version(Expected),
+    /// Nothing that was read has changed.
+    Unchanged(&'g dyn Fn() -> bool),
 }
 
 /// What an optimistic writer read before it decided.
@@ -111,7 +124,7 @@ impl Tiers {
     pub(crate) fn write(
         &self,
         mutations: &[Mutation<'_>],
-        expected: Option<Expected>,
+        guard: Guard<'_>,
         durability: Durability,
     ) -> Result<Outcome> {
         self.check_open()?;
@@ -124,7 +137,7 @@ impl Tiers {
             None
         };
         let mut append = self.append.lock();
-        let outcome = self.append_locked(&mut append, mutations, expected, len, attached.as_mut());
+        let outcome = self.append_locked(&mut append, mutations, guard, len, attached.as_mut());
         let over = append.unflushed_bytes >= UNFLUSHED_LEN_MAX;
         match (&outcome, attached) {
             (Ok(Outcome::Done(seq)), Some(prepared)) => {
@@ -177,16 +190,19 @@ impl Tiers {
         &self,
         append: &mut Append,
         mutations: &[Mutation<'_>],
-        expected: Option<Expected>,
+        guard: Guard<'_>,
         len: u64,
         attached: Option<&mut Prepared>,
     ) -> Result<Outcome> {
         if mutations.iter().any(|m| m.keyspace.incarnation().ok() != Some(m.incarnation)) {
             return Ok(Outcome::Raced);
         }
-        if let (Some(expected), Some(mutation)) = (expected, mutations.first())
-            && !self.still_holds(append, mutation, expected)?
-        {
+        let holds = match (guard, mutations.first()) {
+            (Guard::Version(expected), Some(first)) => self.still_holds(append, first, expected)?,
+            (Guard::Unchanged(check), _) => check(),
+            _ => true,
+        };
+        if !holds {
             return Ok(Outcome::Raced);
         }
         let room = if attached.is_some() { encoded_len(0, ATTACH_LEN) } else { len };
@@ -276,6 +292,7 @@ impl Tiers {
             kind,
             more: false,
             batch: false,
+            old: false,
             incarnation,
             watermark_lag: lag(seq, self.flusher.durable()),
         };
@@ -295,34 +312,74 @@ impl Tiers {
         slot: Slot,
         offsets: &[u32],
     ) -> Result<()> {
+        let before = self.visible();
+        let until = append.last_seq;
         if mutations.len() > 1 {
-            self.keep_old(append, mutations)?;
+            // Whoever reads before all of it is visible needs what it replaces.
+            for mutation in mutations {
+                if let Some(newest) = self.newest(append, mutation)? {
+                    self.keep_version(append, mutation.hash, &newest, until);
+                }
+            }
         }
         for (mutation, &offset) in mutations.iter().zip(offsets) {
             self.switch(append, mutation, Location::new(slot, offset))?;
         }
-        self.visible.store(append.last_seq.0, Ordering::Release);
+        self.changes.note(mutations, until);
+        self.visible.store(until.0, Ordering::Release);
+        self.changes.wake();
         if mutations.len() > 1 {
-            *self.pending.write() = PendingBatch::default();
+            for mutation in mutations {
+                self.drop_version(append, mutation.hash, before);
+            }
         }
         Ok(())
     }
 
-    /// Keeps what a reader needs that must not see half of a batch.
-    fn keep_old(&self, append: &Append, mutations: &[Mutation<'_>]) -> Result<()> {
-        let mut pending = PendingBatch::default();
-        for mutation in mutations {
-            let newest = self.newest(append, mutation)?;
-            let old = newest.map(|newest| newest.found.entry().location);
-            pending.old.entry(mutation.hash).or_insert(old);
+    /// Enters the version that is about to be replaced into the version table.
+    fn keep_version(&self, append: &mut Append, hash: KeyHash, newest: &Newest, until: Seq) {
+        let location = newest.found.entry().location;
+        let gone = newest.batch_tombstone;
+        let place = if gone { OldPlace::Gone } else { OldPlace::Warm(location) };
+        let entered = self.versions.enter(hash, OldVersion { seq: newest.seq, until, place });
+        if entered
+            && !gone
+            && let Some(weight) = &newest.weight
+        {
+            append.pin(location, weight.len);
         }
-        *self.pending.write() = pending;
-        Ok(())
+    }
+
+    /// Drops the version of a key that a batch replaced, now that the batch is visible, unless
+    /// somebody looks at a moment before it.
+    fn drop_version(&self, append: &mut Append, hash: KeyHash, before: Seq) {
+        if let Some(old) = self.versions.at(hash, before)
+            && !self.moments.need(old.seq)
+        {
+            let place = self.versions.remove(hash, old.seq);
+            self.unpin_place(append, place);
+        }
+    }
+
+    /// A version that was at this place is not kept any more.
+    pub(crate) fn unpin_place(&self, append: &mut Append, place: Option<OldPlace>) {
+        let Some(OldPlace::Warm(location)) = place else { return };
+        let Some(segment) = append.table.of(location).cloned() else { return };
+        if let Ok(record) = segment.record(u64::from(location.offset)) {
+            append.unpin(location, record.header.encoded_len());
+        }
     }
 
     /// One key: the resident copy goes, the index points at the new record, the accounts follow.
     fn switch(&self, append: &mut Append, mutation: &Mutation<'_>, to: Location) -> Result<()> {
         let newest = self.newest(append, mutation)?;
+        if let Some(newest) = &newest
+            && newest.seq <= self.visible()
+            && self.moments.need(newest.seq)
+        {
+            self.keep_version(append, mutation.hash, newest, append.last_seq);
+            self.bound_versions();
+        }
         let tag = mutation.hash.tag();
         let tombstone = mutation.value.is_none();
         let Mutation { hash, incarnation, key, .. } = *mutation;
@@ -336,6 +393,9 @@ impl Tiers {
                 .insert(&mut append.index, tag, to, tombstone)
                 .map_err(|error| Error::io("grow index", "anonymous memory", error)),
         })?;
+        if newest.is_none() && !mutation.keyspace.unordered {
+            self.order.push(tag);
+        }
         let was_there = newest.as_ref().is_some_and(|newest| !newest.batch_tombstone);
         if let Some(Newest { found, weight: Some(weight), .. }) = &newest {
             append.kill(found.entry().location, weight);

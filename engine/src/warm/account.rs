@@ -24,6 +24,8 @@ pub(crate) struct SegmentAccount {
     pub record_bytes: u64,
     pub tombstone_bytes: u64,
     pub tombstone_count: u64,
+    /// Bytes of dead records that a snapshot keeps.
+    pub pinned_bytes: u64,
     groups: Vec<Group>,
     last: usize,
 }
@@ -156,6 +158,16 @@ impl SegmentAccount {
     /// Live records whose whole deadline class lies in the past.
     pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
         self.groups.iter().filter(|group| group.class_end_ms <= now_ms).map(|g| g.bytes).sum()
+    }
+
+    /// A dead record is kept for a snapshot.
+    pub(crate) fn pin(&mut self, len: u64) {
+        self.pinned_bytes += len;
+    }
+
+    /// It is not needed any more, or kept elsewhere.
+    pub(crate) fn unpin(&mut self, len: u64) {
+        self.pinned_bytes = self.pinned_bytes.saturating_sub(len);
     }
 
     pub(crate) fn dead_bytes(&self) -> u64 {

@@ -257,6 +257,9 @@ fn is_superseded(
     let first = start.iter().rposition(|(tag, _)| *tag != entry.tag).map_or(0, |at| at + 1);
     let same = order.get(first..).unwrap_or(&[]).iter().take_while(|(tag, _)| *tag == entry.tag);
     let record = segment.record(u64::from(entry.offset))?;
+    if record.header.old {
+        return Ok(true);
+    }
     for &(_, offset) in same {
         if offset == entry.offset {
             continue;

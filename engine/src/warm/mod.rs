@@ -9,3 +9,4 @@ pub(crate) mod flush;
 pub(crate) mod recover;
 pub(crate) mod segment;
 pub(crate) mod table;
+pub(crate) mod versions;

@@ -103,6 +103,11 @@ impl Segment {
         self.map.slice(from..from.checked_add(usize::try_from(len).ok()?)?)
     }
 
+    /// Loads the start of the record there into the cache.
+    pub(crate) fn prefetch(&self, offset: u64) {
+        std::hint::black_box(self.bytes_at(offset, 1).and_then(<[u8]>::first).copied());
+    }
+
     pub(crate) fn damage(&self, doing: &'static str, offset: u64, error: FieldError) -> Damage {
         error.at(doing, &self.id.to_string(), offset)
     }

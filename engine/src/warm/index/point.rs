@@ -100,6 +100,14 @@ impl PointIndex {
         self.view.load().table(tag).prefetch(tag);
     }
 
+    /// Loads the homes of these tags into the cache.
+    pub(crate) fn prefetch_all(&self, tags: &[u32]) {
+        let view = self.view.load();
+        for &tag in tags {
+            view.table(tag).prefetch(tag);
+        }
+    }
+
     /// The entry that `is_match` accepts among those with this tag.
     pub(crate) fn find<E>(
         &self,

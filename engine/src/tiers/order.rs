@@ -1,0 +1,198 @@
+//! Which keys a tag means, sorting them in, and letting go of old versions: the steps of each.
+//! Knows index, segments and versions; knows nothing of who walks, or when a step is taken.
+
+use std::cell::{Cell, RefCell};
+
+use crate::error::Error;
+use crate::format::block::put_sort_key;
+use crate::ids::{Incarnation, Location};
+use crate::tiers::Tiers;
+use crate::tiers::moments::{Holder, Moment};
+use crate::warm::index::order::{KeySource, MERGE_PIECE};
+use std::sync::Arc;
+
+/// Homes of the index that are walked for each time the append lock is taken.
+const HOMES_PER_PIECE: u64 = 512;
+/// Versions that are looked at for each time the append lock is taken.
+const VERSIONS_PER_PIECE: usize = 1024;
+/// Leaves that one step of sweeping looks at.
+const LEAVES_PER_PIECE: usize = 64;
+/// How often damage must be seen in the same place before it is believed.
+const DAMAGE_SEEN_MIN: u32 = 3;
+
+/// The keys of the index as sort keys.
+pub(crate) struct IndexedKeys<'t> {
+    tiers: &'t Tiers,
+    /// The incarnation asked about last, and whether its keys are kept in order.
+    ordered: Cell<(Incarnation, bool)>,
+    places: RefCell<Vec<Location>>,
+}
+
+impl<'t> IndexedKeys<'t> {
+    pub(crate) fn new(tiers: &'t Tiers) -> Self {
+        let ordered = Cell::new((Incarnation(0), false));
+        Self { tiers, ordered, places: RefCell::default() }
+    }
+
+    fn is_ordered(&self, incarnation: Incarnation) -> bool {
+        let (asked, ordered) = self.ordered.get();
+        if asked == incarnation {
+            return ordered;
+        }
+        let ordered = self.tiers.keyspaces.is_ordered(incarnation);
+        self.ordered.set((incarnation, ordered));
+        ordered
+    }
+
+    /// Collects the sort keys of a tag, each behind its length; `false` when something moved
+    /// meanwhile. Damage is counted.
+    fn collect(&self, tag: u32, keys: &mut Vec<Vec<u8>>, damaged: &mut usize) -> bool {
+        let tiers = self.tiers;
+        let table = tiers.segments.load();
+        let mut places = self.places.borrow_mut();
+        places.clear();
+        let found = tiers.index.peek(tag, |entry| {
+            places.push(entry.location);
+            Ok::<_, Error>(false)
+        });
+        places.extend(tiers.versions.warm_places(tag));
+        for &place in places.iter() {
+            let Some(segment) = table.of(place) else { return false };
+            match segment.record(u64::from(place.offset)) {
+                Ok(record) if self.is_ordered(record.header.incarnation) => {
+                    let mut key = Vec::with_capacity(record.key.len() + 4);
+                    put_sort_key(&mut key, record.header.incarnation, record.key);
+                    if !keys.contains(&key) {
+                        keys.push(key);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => *damaged += 1,
+            }
+        }
+        found.is_ok() && Arc::ptr_eq(&table, &tiers.segments.load())
+    }
+}
+
+impl KeySource for IndexedKeys<'_> {
+    fn each_key(&self, tag: u32, each: &mut dyn FnMut(Option<&[u8]>)) {
+        let mut keys = Vec::new();
+        let mut seen = 0;
+        loop {
+            let mut damaged = 0;
+            keys.clear();
+            if !self.collect(tag, &mut keys, &mut damaged) {
+                continue;
+            }
+            seen += 1;
+            if damaged == 0 || seen >= DAMAGE_SEEN_MIN {
+                keys.iter().for_each(|key| each(Some(key)));
+                (0..damaged).for_each(|_| each(None));
+                return;
+            }
+        }
+    }
+
+    fn prefetch(&self, tags: &[u32]) {
+        self.tiers.prefetch_records(tags);
+    }
+}
+
+impl Tiers {
+    /// Holds the moment that is visible now.
+    pub(crate) fn hold(&self, holder: Holder) -> Arc<Moment> {
+        let _no_writer = self.append.lock();
+        self.moments.hold(self.visible(), holder)
+    }
+
+    /// Loads the index entries of these tags, then the records that they name, into the cache:
+    /// misses that overlap cost a fraction of those that wait for each other.
+    pub(crate) fn prefetch_records(&self, tags: &[u32]) {
+        self.index.prefetch_all(tags);
+        let table = self.segments.load();
+        for &tag in tags {
+            let touched = self.index.peek(tag, |entry| {
+                if let Some(segment) = table.of(entry.location) {
+                    segment.prefetch(u64::from(entry.location.offset));
+                }
+                Ok::<_, Error>(false)
+            });
+            debug_assert!(touched.is_ok(), "the closure does not fail");
+        }
+    }
+
+    /// Sorts a piece of new keys in. Answers whether there was anything to do.
+    pub(crate) fn sort_piece(&self, least: usize) -> bool {
+        while self.order.fresh_count() < MERGE_PIECE && self.push_unsorted() {}
+        if self.order.fresh_count() < least.max(1) {
+            return false;
+        }
+        self.order.merge(&IndexedKeys::new(self));
+        true
+    }
+
+    /// Returns when every key that is in the index now is in order.
+    pub(crate) fn sort_all(&self) {
+        while self.sort_piece(1) {}
+    }
+
+    /// Takes one piece of the keys that opening found; `false` when all of them were taken.
+    fn push_unsorted(&self) -> bool {
+        let mut unsorted = self.unsorted.lock();
+        let Some(from) = *unsorted else { return false };
+        let append = self.append.lock();
+        *unsorted = self.index.walk(&append.index, from, HOMES_PER_PIECE, |entry| {
+            self.order.push(entry.tag);
+        });
+        true
+    }
+
+    /// Rewrites leaves while the order holds many more keys than the index.
+    pub(crate) fn sweep_order(&self, from: &mut Box<[u8]>) -> bool {
+        let entries = self.order.entry_count();
+        if from.is_empty() && entries < 4096 + self.index.count() * 3 / 2 {
+            return false;
+        }
+        let next = self.order.sweep(from, LEAVES_PER_PIECE, &IndexedKeys::new(self));
+        *from = next.unwrap_or_default();
+        true
+    }
+
+    /// Ends moments that lasted or pinned too much.
+    pub(crate) fn bound_versions(&self) {
+        if self.versions.charged_len() > self.options.memory_budget / 8 {
+            self.moments.expire_oldest();
+        }
+    }
+
+    /// Lets go of old versions, and of ended incarnations, that no moment needs any more.
+    pub(crate) fn prune_versions(&self) {
+        self.moments.expire_aged(self.clock.now_ms());
+        self.bound_versions();
+        if !self.moments.take_released() {
+            return;
+        }
+        let mut from = None;
+        loop {
+            let mut append = self.append.lock();
+            let mut gone = Vec::new();
+            from = self.versions.prune(
+                from,
+                VERSIONS_PER_PIECE,
+                |seq, until| self.moments.need_between(seq, until),
+                |place| gone.push(place),
+            );
+            for place in gone {
+                self.unpin_place(&mut append, Some(place));
+            }
+            if from.is_none() {
+                break;
+            }
+        }
+        let released = self.keyspaces.release_kept(|ended| self.moments.any_before(ended));
+        if !released.is_empty() {
+            let mut append = self.append.lock();
+            released.into_iter().for_each(|incarnation| append.clear_accounts(incarnation));
+        }
+    }
+}

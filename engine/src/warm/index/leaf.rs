@@ -1,0 +1,162 @@
+//! One leaf of the order: up to 64 keys, each as four bytes behind what all of them share, and a tag.
+//! Knows positions in one leaf; knows nothing of other leaves or of where a key comes from.
+//!
+//! A sort key is the incarnation, big-endian, and the key's bytes. The four bytes (the
+//! discriminator) decide nearly every comparison; keys that tie in them are read.
+
+/// Keys of one leaf at most.
+pub(crate) const LEAF_LEN_MAX: usize = 64;
+/// Capacity of a leaf grows by so many entries.
+const GROWTH: usize = 8;
+
+/// The discriminator and the tag of one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LeafEntry {
+    pub discriminator: u32,
+    pub tag: u32,
+}
+
+/// The keys from one fence up to the next, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Leaf {
+    /// So many bytes of the fence begin every key here.
+    shared: u16,
+    entries: Vec<LeafEntry>,
+}
+
+/// Where a sort key belongs in a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It does not begin with what the leaf's keys share.
+    Outside,
+    /// Entries in this range tie with it; when the range is empty, it belongs there.
+    Ties { from: usize, to: usize },
+}
+
+impl Leaf {
+    /// A leaf of these sort keys, in order, under this fence.
+    pub(crate) fn of<'a>(
+        fence: &[u8],
+        keys: impl Iterator<Item = (&'a [u8], u32)> + Clone,
+    ) -> Self {
+        let shared =
+            keys.clone().fold(fence.len(), |shared, (key, _)| shared.min(common_len(fence, key)));
+        let mut entries = Vec::with_capacity(keys.clone().count().next_multiple_of(GROWTH));
+        entries.extend(keys.map(|(key, tag)| entry(key, shared, tag)));
+        Self { shared: u16::try_from(shared).unwrap_or(u16::MAX), entries }
+    }
+
+    pub(crate) fn entries(&self) -> &[LeafEntry] {
+        &self.entries
+    }
+
+    /// Bytes that the entries take.
+    pub(crate) fn charged_len(&self) -> usize {
+        self.entries.capacity() * size_of::<LeafEntry>()
+    }
+
+    /// Where `key` belongs.
+    pub(crate) fn place(&self, fence: &[u8], key: &[u8]) -> Place {
+        let shared = usize::from(self.shared);
+        if common_len(fence, key) < shared {
+            return Place::Outside;
+        }
+        let wanted = discriminator(key, shared);
+        let from = self.entries.partition_point(|entry| entry.discriminator < wanted);
+        let ties = self.entries.iter().skip(from).take_while(|e| e.discriminator == wanted);
+        Place::Ties { from, to: from + ties.count() }
+    }
+
+    /// The first entry that may be at or above `key`.
+    pub(crate) fn lower(&self, fence: &[u8], key: &[u8]) -> usize {
+        match self.place(fence, key) {
+            Place::Ties { from, .. } => from,
+            Place::Outside if self.is_below(fence, key) => self.entries.len(),
+            Place::Outside => 0,
+        }
+    }
+
+    /// Behind the last entry that may be at or below `key`.
+    pub(crate) fn upper(&self, fence: &[u8], key: &[u8]) -> usize {
+        match self.place(fence, key) {
+            Place::Ties { to, .. } => to,
+            Place::Outside if self.is_below(fence, key) => self.entries.len(),
+            Place::Outside => 0,
+        }
+    }
+
+    /// Whether all keys here are below a key that does not begin with what they share.
+    fn is_below(&self, fence: &[u8], key: &[u8]) -> bool {
+        fence.get(..usize::from(self.shared)).is_some_and(|shared| shared < key)
+    }
+
+    /// Puts a key in front of entry `at`; the caller found the place and checked for room.
+    pub(crate) fn insert(&mut self, at: usize, key: &[u8], tag: u32) {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(GROWTH);
+        }
+        let shared = usize::from(self.shared);
+        self.entries.insert(at, entry(key, shared, tag));
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= LEAF_LEN_MAX
+    }
+}
+
+fn entry(key: &[u8], shared: usize, tag: u32) -> LeafEntry {
+    LeafEntry { discriminator: discriminator(key, shared), tag }
+}
+
+/// The four bytes behind the shared ones, zeros where the key ends.
+fn discriminator(key: &[u8], shared: usize) -> u32 {
+    let rest = key.get(shared..).unwrap_or(&[]);
+    match rest.first_chunk::<4>() {
+        Some(bytes) => u32::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 4];
+            for (to, from) in bytes.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            u32::from_be_bytes(bytes)
+        }
+    }
+}
+
+/// How many bytes two sort keys have in common at their start.
+pub(crate) fn common_len(a: &[u8], b: &[u8]) -> usize {
+    let (a_words, _) = a.as_chunks::<8>();
+    let (b_words, _) = b.as_chunks::<8>();
+    let words = a_words.iter().zip(b_words).take_while(|(a, b)| a == b).count() * 8;
+    let (a, b) = (a.get(words..).unwrap_or(&[]), b.get(words..).unwrap_or(&[]));
+    words + a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_length_is_that_of_a_walk_byte_by_byte() {
+        for (a, b) in [("", ""), ("a", "a"), ("abcdefghij", "abcdefghik"), ("abcdefgh", "abcdefgh")]
+        {
+            let walked = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+            assert_eq!(common_len(a.as_bytes(), b.as_bytes()), walked, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_between_the_neighbours_and_ties_are_told() {
+        let keys: Vec<Vec<u8>> =
+            [10_u32, 20, 30].iter().map(|n| format!("key{n:08}").into()).collect();
+        let leaf = Leaf::of(b"key00000010", keys.iter().zip(1..).map(|(k, tag)| (&k[..], tag)));
+        let place = |key: &str| leaf.place(b"key00000010", key.as_bytes());
+        assert_eq!(place("key00000015"), Place::Ties { from: 1, to: 1 });
+        assert_eq!(place("key00000020"), Place::Ties { from: 1, to: 2 });
+        assert_eq!(place("kez"), Place::Outside);
+        let fence = b"key00000010";
+        assert_eq!((leaf.lower(fence, b"a"), leaf.upper(fence, b"a")), (0, 0));
+        assert_eq!((leaf.lower(fence, b"z"), leaf.upper(fence, b"z")), (3, 3));
+        assert_eq!((leaf.lower(fence, b"key"), leaf.upper(fence, b"key")), (0, 0));
+    }
+}

@@ -1,0 +1,414 @@
+//! The order of the warm tier's keys: leaves of tags, sorted by key, under fences in a tree.
+//! Knows tags and sort keys; what a tag's keys are, a [`KeySource`] says. Knows no locations, so
+//! that neither an overwrite nor a move changes anything here.
+//!
+//! A put of a new key leaves its tag in `fresh`; sorting in happens in pieces, in the background or
+//! by the first walk that needs it. An entry whose key left the index stays until its leaf is
+//! rewritten, and means nothing until then: whoever walks asks the index.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::warm::index::leaf::{LEAF_LEN_MAX, Leaf, LeafEntry, Place};
+
+/// Tags that are sorted in for each time the tree is locked.
+pub(crate) const MERGE_PIECE: usize = 4096;
+/// Keys of a leaf that was split, so that there is room for more.
+const SPLIT_LEN: usize = 48;
+/// Keys of a leaf that was split at the end of the order, where more keys follow behind it.
+const APPEND_LEN: usize = 60;
+/// Keys for one leaf up to which they are placed one by one.
+const FEW: usize = 4;
+/// A leaf with fewer keys is joined with the next when it is swept.
+const SPARSE_LEN: usize = LEAF_LEN_MAX / 4;
+/// What a leaf takes besides entries and fence: its place in the tree, and two allocations.
+const LEAF_OVERHEAD: usize = 104;
+
+/// Says which keys a tag means now.
+pub(crate) trait KeySource {
+    /// Hands the sort key of every record with this tag to `each`; `None` for one that is damaged.
+    fn each_key(&self, tag: u32, each: &mut dyn FnMut(Option<&[u8]>));
+
+    /// Loads what `each_key` will need for these tags into the cache.
+    fn prefetch(&self, tags: &[u32]);
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct OrderIndex {
+    /// Tags of keys that entered the index and are not sorted in. A leaf lock.
+    fresh: Mutex<Vec<u32>>,
+    fresh_count: AtomicUsize,
+    tree: RwLock<Tree>,
+    charged: AtomicU64,
+    entry_count: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Tree {
+    /// By fence: no key of a leaf is below its fence, or at or above the next.
+    leaves: BTreeMap<Box<[u8]>, Leaf>,
+}
+
+/// A key that is being sorted in: where its sort key stands in the arena.
+#[derive(Debug, Clone)]
+struct Item {
+    key: Range<usize>,
+    tag: u32,
+    /// The record is damaged: the entry keeps its place, behind the key that stands here.
+    unknown: bool,
+}
+
+/// Sort keys and tags, the keys side by side in one buffer.
+#[derive(Debug, Default)]
+struct Items {
+    arena: Vec<u8>,
+    list: Vec<Item>,
+}
+
+impl Items {
+    fn key(&self, item: &Item) -> &[u8] {
+        self.arena.get(item.key.clone()).unwrap_or(&[])
+    }
+
+    fn push(&mut self, key: &[u8], tag: u32, unknown: bool) {
+        let from = self.arena.len();
+        self.arena.extend_from_slice(key);
+        self.list.push(Item { key: from..self.arena.len(), tag, unknown });
+    }
+
+    /// Sorts by key and drops what stands twice.
+    fn sort(&mut self) {
+        let arena = &self.arena;
+        let key = |item: &Item| arena.get(item.key.clone()).unwrap_or(&[]);
+        let rank = |item: &Item| (item.unknown, if item.unknown { item.tag } else { 0 });
+        self.list.sort_unstable_by(|a, b| key(a).cmp(key(b)).then_with(|| rank(a).cmp(&rank(b))));
+        self.list.dedup_by(|a, b| key(a) == key(b) && rank(a) == rank(b));
+    }
+}
+
+impl OrderIndex {
+    /// Notes a key that entered the index.
+    pub(crate) fn push(&self, tag: u32) {
+        let mut fresh = self.fresh.lock();
+        fresh.push(tag);
+        self.fresh_count.store(fresh.len(), Ordering::Release);
+    }
+
+    /// Keys that are not sorted in.
+    pub(crate) fn fresh_count(&self) -> usize {
+        self.fresh_count.load(Ordering::Acquire)
+    }
+
+    /// Entries in all leaves, those of keys that left the index included.
+    pub(crate) fn entry_count(&self) -> u64 {
+        self.entry_count.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of anonymous memory.
+    pub(crate) fn charged_len(&self) -> u64 {
+        let fresh = self.fresh_count() as u64 * size_of::<u32>() as u64;
+        self.charged.load(Ordering::Relaxed) + fresh
+    }
+
+    /// Sorts everything in that is fresh now.
+    pub(crate) fn merge_all(&self, source: &dyn KeySource) {
+        while self.fresh_count() > 0 {
+            self.merge(source);
+        }
+    }
+
+    /// Sorts one piece of what is fresh in. The tree is locked before the piece is taken, so that
+    /// no walk misses a key between the two.
+    pub(crate) fn merge(&self, source: &dyn KeySource) {
+        let mut tree = self.tree.write();
+        let tags = self.take_fresh();
+        let mut items = Items::default();
+        for chunk in tags.chunks(32) {
+            source.prefetch(chunk);
+            for &tag in chunk {
+                source.each_key(tag, &mut |key| {
+                    if let Some(key) = key {
+                        items.push(key, tag, false);
+                    }
+                });
+            }
+        }
+        items.sort();
+        let mut at = 0;
+        while let Some(first) = items.list.get(at) {
+            let (fence, next) = tree.around(items.key(first));
+            let rest = items.list.get(at..).unwrap_or(&[]);
+            let below = |item: &Item| next.as_deref().is_none_or(|next| items.key(item) < next);
+            let count = rest.partition_point(below).max(1);
+            self.sort_into(&mut tree, &fence, next.as_deref(), &items, at..at + count, source);
+            at += count;
+        }
+    }
+
+    fn take_fresh(&self) -> Vec<u32> {
+        let mut fresh = self.fresh.lock();
+        let keep = fresh.len().saturating_sub(MERGE_PIECE);
+        let taken = fresh.split_off(keep);
+        if fresh.capacity() > 4 * MERGE_PIECE && fresh.len() < fresh.capacity() / 4 {
+            fresh.shrink_to_fit();
+        }
+        self.fresh_count.store(fresh.len(), Ordering::Release);
+        taken
+    }
+
+    /// Enters items that all belong to the leaf under `fence`.
+    fn sort_into(
+        &self,
+        tree: &mut Tree,
+        fence: &[u8],
+        next: Option<&[u8]>,
+        items: &Items,
+        which: Range<usize>,
+        source: &dyn KeySource,
+    ) {
+        let group = items.list.get(which).unwrap_or(&[]);
+        let mut rest = group;
+        if group.len() <= FEW
+            && let Some(leaf) = tree.leaves.get_mut(fence)
+        {
+            let before = leaf.charged_len();
+            while let Some((item, others)) = rest.split_first() {
+                match try_insert(leaf, fence, items.key(item), item.tag, source) {
+                    Some(inserted) => {
+                        self.entry_count.fetch_add(u64::from(inserted), Ordering::Relaxed);
+                        rest = others;
+                    }
+                    None => break,
+                }
+            }
+            self.recharge(before, leaf.charged_len());
+        }
+        if !rest.is_empty() {
+            let old = self.take_leaf(tree, fence);
+            self.rebuild(tree, fence, next, &old, (items, rest), source);
+        }
+    }
+
+    fn recharge(&self, before: usize, after: usize) {
+        self.charged.fetch_add(after as u64, Ordering::Relaxed);
+        self.charged.fetch_sub(before as u64, Ordering::Relaxed);
+    }
+
+    fn take_leaf(&self, tree: &mut Tree, fence: &[u8]) -> Vec<LeafEntry> {
+        let Some((fence, leaf)) = tree.leaves.remove_entry(fence) else { return Vec::new() };
+        self.recharge(leaf.charged_len() + fence.len() + LEAF_OVERHEAD, 0);
+        self.entry_count.fetch_sub(leaf.entries().len() as u64, Ordering::Relaxed);
+        leaf.entries().to_vec()
+    }
+
+    fn put_leaf(&self, tree: &mut Tree, fence: &[u8], items: &Items, list: &[Item]) {
+        let leaf = Leaf::of(fence, list.iter().map(|item| (items.key(item), item.tag)));
+        self.recharge(0, leaf.charged_len() + fence.len() + LEAF_OVERHEAD);
+        self.entry_count.fetch_add(leaf.entries().len() as u64, Ordering::Relaxed);
+        tree.leaves.insert(fence.into(), leaf);
+    }
+
+    /// Writes the keys between two fences anew: the old ones that the source still knows, and the
+    /// added ones.
+    fn rebuild(
+        &self,
+        tree: &mut Tree,
+        fence: &[u8],
+        next: Option<&[u8]>,
+        old: &[LeafEntry],
+        (added, list): (&Items, &[Item]),
+        source: &dyn KeySource,
+    ) {
+        let mut all = Items::default();
+        let inside = |key: &[u8]| key >= fence && next.is_none_or(|next| key < next);
+        let mut last = fence.to_vec();
+        let tags: Vec<u32> = old.iter().map(|entry| entry.tag).collect();
+        source.prefetch(&tags);
+        for &tag in &tags {
+            let mut damaged = false;
+            source.each_key(tag, &mut |key| match key {
+                Some(key) if inside(key) => {
+                    all.push(key, tag, false);
+                    last.clear();
+                    last.extend_from_slice(key);
+                }
+                Some(_) => {}
+                None => damaged = true,
+            });
+            if damaged {
+                all.push(&last, tag, true);
+            }
+        }
+        let appends =
+            next.is_none() && list.first().is_some_and(|first| *last <= *added.key(first));
+        for item in list {
+            all.push(added.key(item), item.tag, false);
+        }
+        all.sort();
+        self.put_leaves(tree, fence, &all, appends);
+    }
+
+    fn put_leaves(&self, tree: &mut Tree, fence: &[u8], all: &Items, appends: bool) {
+        let count = all.list.len();
+        let each = if count <= LEAF_LEN_MAX {
+            LEAF_LEN_MAX
+        } else if appends {
+            APPEND_LEN
+        } else {
+            count.div_ceil(count.div_ceil(SPLIT_LEN))
+        };
+        let mut rest = &all.list[..];
+        let mut fence = fence.to_vec();
+        loop {
+            let mut len = each.min(rest.len());
+            // A fence is a key of its own: an entry of unknown key never begins a leaf.
+            while rest.get(len).is_some_and(|item| item.unknown) {
+                len += 1;
+            }
+            let (now, later) = rest.split_at(len);
+            if !now.is_empty() || fence.is_empty() {
+                self.put_leaf(tree, &fence, all, now);
+            }
+            let Some(first) = later.first() else { return };
+            fence = all.key(first).to_vec();
+            rest = later;
+        }
+    }
+
+    /// Rewrites up to `count` leaves from `from` on that hold entries without a key, or few keys.
+    /// Returns where to go on; `None` behind the last.
+    pub(crate) fn sweep(
+        &self,
+        from: &[u8],
+        count: usize,
+        source: &dyn KeySource,
+    ) -> Option<Box<[u8]>> {
+        let mut tree = self.tree.write();
+        let mut at: Option<Box<[u8]>> = Some(from.into());
+        for _ in 0..count {
+            let fence = tree.leaves.range::<[u8], _>((Included(&*at?), Unbounded)).next();
+            let (fence, leaf) = fence?;
+            let fence = fence.clone();
+            let stale = leaf.entries().iter().any(|entry| {
+                let mut known = false;
+                source.each_key(entry.tag, &mut |_| known = true);
+                !known
+            });
+            let sparse = leaf.entries().len() < SPARSE_LEN;
+            let next = tree.next_fence(&fence);
+            if !stale && !sparse {
+                at = next;
+                continue;
+            }
+            let mut old = self.take_leaf(&mut tree, &fence);
+            let mut end = next;
+            if let Some(follower) = end.take_if(|_| old.len() < LEAF_LEN_MAX / 2) {
+                old.extend(self.take_leaf(&mut tree, &follower));
+                end = tree.next_fence(&follower);
+            }
+            let none = Items::default();
+            self.rebuild(&mut tree, &fence, end.as_deref(), &old, (&none, &[]), source);
+            let still_sparse =
+                tree.leaves.get(&fence).is_some_and(|leaf| leaf.entries().len() < SPARSE_LEN);
+            at = if still_sparse && end.is_some() { Some(fence) } else { end };
+        }
+        at
+    }
+
+    /// Appends the tags of one leaf whose keys may be at or above `from`, in order. Returns the
+    /// fence that ends it, `None` when nothing follows.
+    pub(crate) fn tags_from(&self, from: &[u8], tags: &mut Vec<u32>) -> Option<Box<[u8]>> {
+        let tree = self.tree.read();
+        let (mut fence, leaf) = tree.leaf_of(from)?;
+        let entries = leaf.entries();
+        let first = leaf.lower(fence, from);
+        tags.extend(entries.iter().skip(first).map(|entry| entry.tag));
+        while let Some((next, leaf)) =
+            tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded)).next()
+        {
+            if !tags.is_empty() {
+                return Some(next.clone());
+            }
+            tags.extend(leaf.entries().iter().map(|entry| entry.tag));
+            fence = next;
+        }
+        None
+    }
+
+    /// Appends the tags of one leaf whose keys may be below `to` (`None`: all), in order. Returns
+    /// the leaf's fence, `None` when nothing comes before.
+    pub(crate) fn tags_before(&self, to: Option<&[u8]>, tags: &mut Vec<u32>) -> Option<Box<[u8]>> {
+        let tree = self.tree.read();
+        let bound = to.map_or(Unbounded, Excluded);
+        for (fence, leaf) in tree.leaves.range::<[u8], _>((Unbounded, bound)).rev() {
+            let entries = leaf.entries();
+            let end = to.map_or(entries.len(), |to| leaf.upper(fence, to));
+            tags.extend(entries.iter().take(end).map(|entry| entry.tag));
+            if !tags.is_empty() {
+                return (!fence.is_empty()).then(|| fence.clone());
+            }
+        }
+        None
+    }
+}
+
+impl Tree {
+    /// The leaf that a key belongs to.
+    fn leaf_of(&self, key: &[u8]) -> Option<(&[u8], &Leaf)> {
+        let found = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
+        let (fence, leaf) = found.or_else(|| self.leaves.first_key_value())?;
+        Some((fence, leaf))
+    }
+
+    fn next_fence(&self, fence: &[u8]) -> Option<Box<[u8]>> {
+        let mut behind = self.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
+        behind.next().map(|(next, _)| next.clone())
+    }
+
+    /// The fence of the leaf that a key belongs to, and the next one.
+    fn around(&self, key: &[u8]) -> (Box<[u8]>, Option<Box<[u8]>>) {
+        let found = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
+        let fence = found.map_or_else(Box::default, |(fence, _)| fence.clone());
+        let next = self.next_fence(&fence);
+        (fence, next)
+    }
+}
+
+/// Places one key. `None` when the leaf must be written anew; else whether the key is new there.
+fn try_insert(
+    leaf: &mut Leaf,
+    fence: &[u8],
+    key: &[u8],
+    tag: u32,
+    source: &dyn KeySource,
+) -> Option<bool> {
+    let Place::Ties { from, to } = leaf.place(fence, key) else { return None };
+    if leaf.is_full() {
+        return None;
+    }
+    let mut at = from;
+    for tie in leaf.entries().get(from..to).unwrap_or(&[]) {
+        let mut order = None;
+        let mut answers = 0;
+        source.each_key(tie.tag, &mut |other| {
+            answers += 1;
+            order = other.map(|other| other.cmp(key));
+        });
+        match (answers, order) {
+            (0, _) => at += 1,
+            (1, Some(std::cmp::Ordering::Equal)) => return Some(false),
+            (1, Some(std::cmp::Ordering::Less)) => at += 1,
+            (1, Some(std::cmp::Ordering::Greater)) => break,
+            _ => return None,
+        }
+    }
+    leaf.insert(at, key, tag);
+    Some(true)
+}
+
+#[cfg(test)]
+mod tests;
