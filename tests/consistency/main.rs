@@ -9,7 +9,9 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod anomalies;
 mod linear;
+mod transactions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
