@@ -125,12 +125,12 @@ impl Db {
         tiers.check_open()?;
         let _creating = tiers.creating.lock();
         let Some(state) = tiers.keyspaces.by_name(name) else { return Ok(false) };
-        let ended = state.incarnation()?;
         if state.volatile {
             tiers.end_volatile(&state, true)?;
-        } else {
-            tiers.end_incarnation(&state, true)?;
+            return Ok(true);
         }
+        let ended = state.incarnation()?;
+        tiers.end_incarnation(&state, true)?;
         tiers.hot.purge_incarnation(ended);
         Ok(true)
     }

@@ -156,6 +156,7 @@ impl Keyspace {
 
     fn put_volatile(&self, key: &[u8], value: &[u8], deadline_ms: u64) -> Result<()> {
         self.tiers().check_open()?;
+        let _one = self.tiers().volatile_changes.lock();
         let at = self.reader.key_ref(key)?;
         let was = self.reader.hot_get(&at, |_| ()).is_some();
         self.tiers().hot.put_volatile(at.hash, at.incarnation, key, value, deadline_ms)?;
@@ -242,6 +243,7 @@ impl Keyspace {
         let tiers = self.tiers();
         tiers.check_open()?;
         if self.reader.state.volatile {
+            let _one = tiers.volatile_changes.lock();
             let at = self.reader.key_ref(key)?;
             let now = tiers.clock.now_ms();
             let was = tiers.hot.remove_volatile(at.hash, at.incarnation, key, now);
@@ -259,6 +261,9 @@ impl Keyspace {
                 Err(error) => return Err(error),
             };
             let mutation = Mutation::new(tiers, &self.reader.state, key, None, 0)?;
+            if mutation.incarnation != at.incarnation {
+                continue; // Cleared since it was read.
+            }
             let durability = tiers.options.durability;
             if let Outcome::Done(_) = tiers.write(&[mutation], guard, durability)? {
                 return Ok(true);
@@ -361,6 +366,9 @@ impl Keyspace {
             let guard = Guard::Version(expected);
             let mutation =
                 Mutation::new(tiers, &self.reader.state, key, new.as_deref(), deadline_ms)?;
+            if mutation.incarnation != at.incarnation {
+                continue; // Cleared since it was read.
+            }
             let durability: Durability = tiers.options.durability;
             if let Outcome::Done(_) = tiers.write(&[mutation], guard, durability)? {
                 return Ok(result);
@@ -375,8 +383,8 @@ impl Keyspace {
         key: &[u8],
         mut decide: impl FnMut(Option<(Seq, &[u8], u64)>) -> (R, Change),
     ) -> Result<R> {
-        let at = self.reader.key_ref(key)?;
         loop {
+            let at = self.reader.key_ref(key)?;
             let read = self
                 .reader
                 .hot_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms));
@@ -401,7 +409,7 @@ impl Keyspace {
                 .reader
                 .hot_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms))
                 == read;
-            if !same {
+            if !same || self.reader.state.incarnation()? != at.incarnation {
                 continue;
             }
             let hot = &self.tiers().hot;
@@ -420,12 +428,12 @@ impl Keyspace {
     pub fn clear(&self) -> Result<()> {
         let tiers = self.tiers();
         tiers.check_open()?;
-        let ended = self.reader.state.incarnation()?;
         if self.reader.state.volatile {
-            tiers.end_volatile(&self.reader.state, false)?;
-        } else {
-            tiers.end_incarnation(&self.reader.state, false)?;
+            let _creating = tiers.creating.lock();
+            return tiers.end_volatile(&self.reader.state, false);
         }
+        let ended = self.reader.state.incarnation()?;
+        tiers.end_incarnation(&self.reader.state, false)?;
         tiers.hot.purge_incarnation(ended);
         Ok(())
     }

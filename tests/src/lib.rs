@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod linear;
 pub mod model;
 pub mod random;
 pub mod scratch;
+pub mod serial;

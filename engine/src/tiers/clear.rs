@@ -47,6 +47,7 @@ impl Tiers {
     }
 
     /// The same for a volatile keyspace, which takes no `seq`: the manifest alone knows.
+    /// The caller holds `creating`.
     pub(crate) fn end_volatile(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
         let ended = keyspace.incarnation()?;
         let seq = self.visible().0;
@@ -57,7 +58,10 @@ impl Tiers {
         } else {
             Op::SetKeyspace(keyspace.facts(next, seq))
         }])?;
+        // No change of a volatile record falls between the two, or it would be kept for nobody.
+        let _one = self.volatile_changes.lock();
         self.keyspaces.end(ended, next, self.visible(), false);
+        self.hot.purge_incarnation(ended);
         Ok(())
     }
 

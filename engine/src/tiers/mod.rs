@@ -146,7 +146,7 @@ pub(crate) struct Tiers {
     pub unsorted: Mutex<Option<u64>>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
-    /// One read-modify-write of a volatile record at a time.
+    /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.
     pub volatile_changes: Mutex<()>,
 }
 
