@@ -130,7 +130,13 @@ impl Ordered {
             Direction::Forward => &mut self.front,
             Direction::Backward => &mut self.back,
         };
-        let Some(row) = walk.next(view.tiers(), &self.span)? else { return Ok(None) };
+        let row = loop {
+            let Some(row) = walk.next(view.tiers(), &self.span)? else { return Ok(None) };
+            // It may have expired since its window was looked up.
+            if view.tiers().is_alive(row.deadline_ms()) {
+                break row;
+            }
+        };
         let Some(key) = row.key() else { return Ok(Some(Item::Row(row))) };
         let (given, other) = match direction {
             Direction::Forward => (&mut self.given_front, &self.given_back),

@@ -72,7 +72,7 @@ pub use ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
 pub use limits::{BATCH_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, VALUE_LEN_MAX};
 pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
 pub use snapshot::{Snapshot, SnapshotOptions};
-pub use stats::Stats;
+pub use stats::{HolderStats, Stats};
 pub use tiers::moments::HolderKind;
 pub use transaction::{Transaction, TransactionIter};
 pub use value::Value;

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tiers::Tiers;
+use crate::tiers::moments::{HolderKind, Moment};
+use crate::warm::versions::OldPlace;
 
 /// What the store did since it was opened, and what it holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +52,14 @@ pub struct Stats {
     pub archives: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
+    /// Bytes of memory that keep the keys in order.
+    pub order_bytes: u64,
+    /// Replaced records that somebody still sees.
+    pub kept_versions: u64,
+    /// Their bytes in the log.
+    pub pinned_bytes: u64,
+    /// Who looks at a moment of the past, the furthest back first.
+    pub holders: Vec<HolderStats>,
     /// Bytes that the log takes.
     pub warm_bytes: u64,
     /// Bytes that all files take.
@@ -64,6 +74,49 @@ pub struct Stats {
     pub tail_bytes_cut: u64,
     /// Why movement fails, while it does.
     pub stuck: Option<String>,
+}
+
+/// A snapshot, iterator or transaction, and what is kept for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HolderStats {
+    /// What it is.
+    pub kind: HolderKind,
+    /// The name that a snapshot was given.
+    pub name: Option<String>,
+    /// The moment that it sees.
+    pub seq: u64,
+    /// Milliseconds since it was made.
+    pub age_ms: u64,
+    /// The place in the program that made it: file, line and column.
+    pub created_at: String,
+    /// Replaced records that it sees. Several holders may see the same.
+    pub kept_versions: u64,
+    /// Their bytes in the log.
+    pub pinned_bytes: u64,
+}
+
+impl HolderStats {
+    fn of(tiers: &Tiers, moment: &Moment) -> Self {
+        let places = tiers.versions.places_at(moment.seq);
+        let table = tiers.segments.load();
+        let len = |place: &OldPlace| match place {
+            OldPlace::Warm(at) => {
+                let record = table.of(*at)?.record(u64::from(at.offset)).ok()?;
+                Some(record.header.encoded_len())
+            }
+            _ => None,
+        };
+        Self {
+            kind: moment.kind,
+            name: moment.name.clone(),
+            seq: moment.seq.0,
+            age_ms: tiers.clock.monotonic_ms().saturating_sub(moment.created_ms),
+            created_at: moment.site.to_string(),
+            kept_versions: places.len() as u64,
+            pinned_bytes: places.iter().filter_map(len).sum(),
+        }
+    }
 }
 
 impl Stats {
@@ -97,6 +150,10 @@ impl Stats {
             segments: tiers.segments.load().iter().count() as u64,
             archives: cold.entries().len() as u64,
             index_bytes: tiers.index.charged_len(),
+            order_bytes: tiers.order.charged_len(),
+            kept_versions: tiers.versions.count(),
+            pinned_bytes: tiers.append.lock().pinned_bytes(),
+            holders: tiers.moments.all().iter().map(|one| HolderStats::of(tiers, one)).collect(),
             warm_bytes: read(&tiers.warm_len),
             disk_bytes: read(&tiers.disk_len),
             last_seq: tiers.visible().0,

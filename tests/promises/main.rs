@@ -14,6 +14,7 @@ mod errors;
 mod faults;
 mod kill;
 mod model;
+mod moments;
 mod space;
 mod ttl;
 

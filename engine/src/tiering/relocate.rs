@@ -106,10 +106,10 @@ impl Tiers {
                 let entry = entry.map_err(|e| segment.damage("read trailer", 0, e))?;
                 let from = Location::new(segment.slot, entry.offset);
                 let item = Item { tag: entry.tag, from };
-                let named = match entry.superseded {
-                    true => None,
-                    false => self.index.peek(entry.tag, |e| Ok::<_, Error>(e.location == from))?,
-                };
+                let mut named = None;
+                if !entry.superseded {
+                    named = self.index.peek(entry.tag, |e| Ok::<_, Error>(e.location == from))?;
+                }
                 let Some(named) = named else {
                     if self.versions.holds(entry.tag, from) {
                         judged.kept.push(item);

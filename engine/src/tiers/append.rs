@@ -17,6 +17,7 @@ use crate::warm::active::SegmentWriter;
 use crate::warm::flush::DirtyRange;
 use crate::warm::index::point::IndexWriter;
 use crate::warm::table::SegmentTable;
+use crate::warm::versions::OldPlace;
 
 /// State behind the append lock.
 #[derive(Debug)]
@@ -107,14 +108,19 @@ impl Append {
         }
     }
 
-    /// A record that is dead is kept, or no longer kept, for a snapshot.
+    /// A record that is dead is kept for whoever sees a moment of the past.
     pub(crate) fn pin(&mut self, location: Location, len: u64) {
         if let Some(account) = self.account(location.slot) {
             account.pin(len);
         }
     }
 
-    pub(crate) fn unpin(&mut self, location: Location, len: u64) {
+    /// A version that was at this place is not kept any more.
+    pub(crate) fn unpin_place(&mut self, place: OldPlace) {
+        let OldPlace::Warm(location) = place else { return };
+        let Some(segment) = self.table.of(location) else { return };
+        let Ok(record) = segment.record(u64::from(location.offset)) else { return };
+        let len = record.header.encoded_len();
         if let Some(account) = self.account(location.slot) {
             account.unpin(len);
         }

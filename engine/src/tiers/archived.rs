@@ -20,6 +20,8 @@ pub(crate) struct ArchivedRow {
     pub key: Key,
     pub value: Value,
     pub seq: Seq,
+    /// 0 for none.
+    pub deadline_ms: u64,
 }
 
 /// One archive: where its cursor stands, and the row in front of it.
@@ -128,5 +130,6 @@ fn row_of(tiers: &Tiers, span: &Span, found: &CursorRecord<'_>) -> Option<Archiv
         return None;
     }
     let value = if span.values { found.value() } else { Value::from(&[][..]) };
-    Some(ArchivedRow { key: Key::from(record.key), value, seq: record.seq })
+    let (seq, deadline_ms) = (record.seq, record.deadline_ms);
+    Some(ArchivedRow { key: Key::from(record.key), value, seq, deadline_ms })
 }

@@ -2,6 +2,7 @@
 //! Knows index, segments and versions; knows nothing of who walks, or when a step is taken.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::block::put_sort_key;
@@ -9,7 +10,6 @@ use crate::ids::{Incarnation, Location};
 use crate::tiers::Tiers;
 use crate::tiers::moments::{Holder, Moment};
 use crate::warm::index::order::{KeySource, MERGE_PIECE};
-use std::sync::Arc;
 
 /// Homes of the index that are walked for each time the append lock is taken.
 const HOMES_PER_PIECE: u64 = 512;
@@ -86,8 +86,12 @@ impl KeySource for IndexedKeys<'_> {
             }
             seen += 1;
             if damaged == 0 || seen >= DAMAGE_SEEN_MIN {
-                keys.iter().for_each(|key| each(Some(key)));
-                (0..damaged).for_each(|_| each(None));
+                for key in &keys {
+                    each(Some(key));
+                }
+                if damaged > 0 {
+                    each(None);
+                }
                 return;
             }
         }
@@ -167,7 +171,7 @@ impl Tiers {
 
     /// Lets go of old versions, and of ended incarnations, that no moment needs any more.
     pub(crate) fn prune_versions(&self) {
-        self.moments.expire_aged(self.clock.now_ms());
+        self.moments.expire_aged(self.clock.monotonic_ms());
         self.bound_versions();
         if !self.moments.take_released() {
             return;
@@ -183,7 +187,7 @@ impl Tiers {
                 |place| gone.push(place),
             );
             for place in gone {
-                self.unpin_place(&mut append, Some(place));
+                append.unpin_place(place);
             }
             if from.is_none() {
                 break;
@@ -192,7 +196,9 @@ impl Tiers {
         let released = self.keyspaces.release_kept(|ended| self.moments.any_before(ended));
         if !released.is_empty() {
             let mut append = self.append.lock();
-            released.into_iter().for_each(|incarnation| append.clear_accounts(incarnation));
+            for incarnation in released {
+                append.clear_accounts(incarnation);
+            }
         }
     }
 }

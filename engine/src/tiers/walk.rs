@@ -91,6 +91,15 @@ impl Row {
         }
     }
 
+    /// When it expires; 0 for never.
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        match self {
+            Self::Warm(row) => row.header.deadline_ms,
+            Self::Cold(row) => row.deadline_ms,
+            Self::Damaged(_) => 0,
+        }
+    }
+
     /// Hands key and value to `read` without a copy.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8], &[u8]) -> R) -> Result<R> {
         match self {
@@ -245,11 +254,9 @@ impl Walk {
                 break;
             }
             while let Some(first) = cold.front() {
-                let order = first.as_ref().map_or(Less, |first| match forward {
-                    true => (*first.key).cmp(key),
-                    false => key.cmp(&first.key),
-                });
-                match order {
+                let order = first.as_ref().map_or(Less, |first| (*first.key).cmp(key));
+                let damaged = first.is_err();
+                match if forward || damaged { order } else { order.reverse() } {
                     Less => self.rows.extend(cold.pop_front().map(Row::of)),
                     Equal => {
                         cold.pop_front();

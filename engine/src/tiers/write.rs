@@ -355,18 +355,9 @@ impl Tiers {
     fn drop_version(&self, append: &mut Append, hash: KeyHash, before: Seq) {
         if let Some(old) = self.versions.at(hash, before)
             && !self.moments.need(old.seq)
+            && let Some(place) = self.versions.remove(hash, old.seq)
         {
-            let place = self.versions.remove(hash, old.seq);
-            self.unpin_place(append, place);
-        }
-    }
-
-    /// A version that was at this place is not kept any more.
-    pub(crate) fn unpin_place(&self, append: &mut Append, place: Option<OldPlace>) {
-        let Some(OldPlace::Warm(location)) = place else { return };
-        let Some(segment) = append.table.of(location).cloned() else { return };
-        if let Ok(record) = segment.record(u64::from(location.offset)) {
-            append.unpin(location, record.header.encoded_len());
+            append.unpin_place(place);
         }
     }
 

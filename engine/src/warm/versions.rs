@@ -237,6 +237,14 @@ impl VersionTable {
         last.filter(|_| !done)
     }
 
+    /// The places of all versions that hold at a moment.
+    pub(crate) fn places_at(&self, moment: Seq) -> Vec<OldPlace> {
+        let versions = self.versions.lock();
+        let all = versions.by_key.iter();
+        let all = all.map(|(&(_, seq), &(until, place))| OldVersion { seq, until, place });
+        all.filter(|version| version.holds_at(moment)).map(|version| version.place).collect()
+    }
+
     /// Every place in the log that a version has.
     pub(crate) fn all_warm_places(&self) -> Vec<Location> {
         let versions = self.versions.lock();

@@ -111,16 +111,14 @@ fn entry(key: &[u8], shared: usize, tag: u32) -> LeafEntry {
 /// The four bytes behind the shared ones, zeros where the key ends.
 fn discriminator(key: &[u8], shared: usize) -> u32 {
     let rest = key.get(shared..).unwrap_or(&[]);
-    match rest.first_chunk::<4>() {
-        Some(bytes) => u32::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 4];
-            for (to, from) in bytes.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            u32::from_be_bytes(bytes)
-        }
+    if let Some(bytes) = rest.first_chunk::<4>() {
+        return u32::from_be_bytes(*bytes);
     }
+    let mut bytes = [0; 4];
+    for (to, from) in bytes.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    u32::from_be_bytes(bytes)
 }
 
 /// How many bytes two sort keys have in common at their start.

@@ -399,9 +399,8 @@ fn try_insert(
             order = other.map(|other| other.cmp(key));
         });
         match (answers, order) {
-            (0, _) => at += 1,
             (1, Some(std::cmp::Ordering::Equal)) => return Some(false),
-            (1, Some(std::cmp::Ordering::Less)) => at += 1,
+            (0, _) | (1, Some(std::cmp::Ordering::Less)) => at += 1,
             (1, Some(std::cmp::Ordering::Greater)) => break,
             _ => return None,
         }

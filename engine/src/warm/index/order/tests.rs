@@ -124,10 +124,14 @@ fn a_walk_over_everything_deleted_but_a_few_leaves_few_leaves() {
     let (order, known) = (OrderIndex::default(), Known::default());
     let keys: Vec<_> =
         (0..5000_u32).map(|n| crc32fast::hash(&n.to_le_bytes()).to_be_bytes()).collect();
-    keys.iter().for_each(|key| known.add(&order, key));
+    for key in &keys {
+        known.add(&order, key);
+    }
     order.merge_all(&known);
     let before = order.charged_len();
-    keys.iter().skip(100).for_each(|key| known.remove(key));
+    for key in keys.iter().skip(100) {
+        known.remove(key);
+    }
     let mut at: Option<Box<[u8]>> = Some(Box::default());
     while let Some(from) = at {
         at = order.sweep(&from, 16, &known);
