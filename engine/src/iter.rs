@@ -5,11 +5,10 @@ use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 
 use crate::error::{Error, Result};
-use crate::ids::Incarnation;
 use crate::key::Key;
 use crate::reader::View;
-use crate::tiers::scan::KeyRange;
-use crate::tiers::walk::{Direction, Row, Span, Walk, sort_key};
+use crate::tiers::span::{Direction, KeyRange, Span};
+use crate::tiers::walk::{Row, Walk};
 use crate::value::Value;
 
 /// Keys of a keyspace without order that are collected at a time.
@@ -83,7 +82,7 @@ impl Cursor {
         let source = match view.moment() {
             Some(moment) if !view.state().unordered => {
                 view.tiers().sort_all();
-                let keys = sort_keys(view.incarnation, &range);
+                let keys = range.sort_keys(view.incarnation);
                 let span = Span { incarnation: view.incarnation, moment, keys, values };
                 Source::Ordered(Box::new(Ordered {
                     front: Walk::new(&span, Direction::Forward),
@@ -183,26 +182,6 @@ impl Listed {
             }
         }
     }
-}
-
-/// The sort keys that a range of keys covers.
-fn sort_keys(incarnation: Incarnation, range: &KeyRange) -> std::ops::Range<Vec<u8>> {
-    let behind = |key: &[u8]| {
-        let mut bound = sort_key(incarnation, key);
-        bound.push(0);
-        bound
-    };
-    let start = match &range.from {
-        Bound::Included(key) => sort_key(incarnation, key),
-        Bound::Excluded(key) => behind(key),
-        Bound::Unbounded => sort_key(incarnation, &[]),
-    };
-    let end = match &range.to {
-        Bound::Included(key) => behind(key),
-        Bound::Excluded(key) => sort_key(incarnation, key),
-        Bound::Unbounded => sort_key(Incarnation(incarnation.0.saturating_add(1)), &[]),
-    };
-    start..end
 }
 
 /// Records in order of their keys, from both ends, as of the moment when it was made.

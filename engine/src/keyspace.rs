@@ -1,28 +1,27 @@
 //! A keyspace as a program holds it: get, put, delete, update and the rest, one key at a time.
 //! Thin: checks its arguments, hashes the key once, asks the tiers.
 
-use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::ops::{ControlFlow, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
-use crate::ids::Seq;
 use crate::iter::{Iter, Keys};
 use crate::key::Key;
 use crate::limits;
-use crate::options::{Durability, PutOptions, check_ttl};
+use crate::options::{PutOptions, check_ttl};
 use crate::reader::Reader;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::read::Hit;
-use crate::tiers::scan::KeyRange;
+use crate::tiers::span::KeyRange;
 use crate::tiers::write::{Expected, Guard, Mutation, Outcome};
 use crate::value::Value;
 use crate::watch::Watch;
 
 /// How often an optimistic change is tried before it gives up.
-const ATTEMPTS_MAX: u32 = 10_000;
+pub(crate) const ATTEMPTS_MAX: u32 = 10_000;
 /// Keys of `multi_get` whose records are fetched ahead together.
 const MULTI_GET_CHUNK: usize = 64;
 /// Keys that one batch of `delete_prefix` deletes.
@@ -58,32 +57,6 @@ pub struct RecordInfo {
     pub stored_len: u64,
 }
 
-/// What [`Keyspace::update`] makes of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// This value; the deadline stays as it is.
-    Put(Vec<u8>),
-    /// This value with a new TTL.
-    PutTtl(Vec<u8>, Duration),
-    /// The record goes.
-    Delete,
-    /// Nothing changes.
-    Keep,
-}
-
-/// What [`Keyspace::compare_and_swap`] expects to find.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Expect<'a> {
-    /// No record.
-    Absent,
-    /// The version with this `seq`.
-    Seq(u64),
-    /// This value.
-    Value(&'a [u8]),
-}
-
 /// A named set of keys. Clones share it; it keeps the store open.
 #[derive(Debug, Clone)]
 pub struct Keyspace {
@@ -111,7 +84,7 @@ impl Keyspace {
         self.reader.deadline(ttl)
     }
 
-    fn tiers(&self) -> &Tiers {
+    pub(crate) fn tiers(&self) -> &Tiers {
         &self.reader.inner.tiers
     }
 
@@ -272,158 +245,6 @@ impl Keyspace {
         Err(Error::Conflict { doing: "delete", attempts: ATTEMPTS_MAX })
     }
 
-    /// Reads a record and writes what `change` makes of it, as one step. The closure may run more
-    /// than once; no lock is held while it runs. Returns the change that was made.
-    pub fn update(
-        &self,
-        key: impl AsRef<[u8]>,
-        mut change: impl FnMut(Option<&[u8]>) -> Change,
-    ) -> Result<Change> {
-        let key = key.as_ref();
-        limits::check_key(key)?;
-        self.optimistic(key, "update", |old| {
-            let made = change(old.map(|(_, value, _)| value));
-            (made.clone(), made)
-        })
-    }
-
-    /// Writes `new` (or deletes, for `None`) if what is there is as expected; answers whether it
-    /// was. The keyspace's default TTL applies.
-    pub fn compare_and_swap(
-        &self,
-        key: impl AsRef<[u8]>,
-        expected: Expect<'_>,
-        new: Option<&[u8]>,
-    ) -> Result<bool> {
-        let key = key.as_ref();
-        limits::check_key(key)?;
-        self.optimistic(key, "compare and swap", |old| {
-            let holds = match expected {
-                Expect::Absent => old.is_none(),
-                Expect::Seq(seq) => old.is_some_and(|(found, _, _)| found.0 == seq),
-                Expect::Value(value) => old.is_some_and(|(_, found, _)| found == value),
-            };
-            match (holds, new) {
-                (false, _) => (false, Change::Keep),
-                (true, None) => (true, Change::Delete),
-                (true, Some(new)) => (
-                    true,
-                    match self.reader.state.default_ttl() {
-                        Some(ttl) => Change::PutTtl(new.to_vec(), ttl),
-                        None => Change::Put(new.to_vec()),
-                    },
-                ),
-            }
-        })
-    }
-
-    /// Gives a record a new deadline, writing it anew; answers whether it was there.
-    pub fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
-        let key = key.as_ref();
-        limits::check_key(key)?;
-        check_ttl(Some(ttl))?;
-        self.optimistic(key, "touch", |old| match old {
-            None => (false, Change::Keep),
-            Some((_, value, _)) => (true, Change::PutTtl(value.to_vec(), ttl)),
-        })
-    }
-
-    /// Reads, decides, and writes if nobody was faster; else again.
-    fn optimistic<R>(
-        &self,
-        key: &[u8],
-        doing: &'static str,
-        mut decide: impl FnMut(Option<(Seq, &[u8], u64)>) -> (R, Change),
-    ) -> Result<R> {
-        let tiers = self.tiers();
-        tiers.check_open()?;
-        if self.reader.state.volatile {
-            return self.optimistic_volatile(key, decide);
-        }
-        for _ in 0..ATTEMPTS_MAX {
-            let at = self.reader.key_ref(key)?;
-            let moves = tiers.moves();
-            let hit = tiers.newest_hit(&at)?;
-            let value = hit.as_ref().map(|hit| hit.value(key));
-            let old = hit.as_ref().zip(value.as_deref());
-            let (result, change) =
-                decide(old.map(|(hit, value)| (hit.seq(), value, hit.deadline_ms())));
-            let deadline = hit.as_ref().map(Hit::deadline_ms);
-            let (new, deadline_ms) = match change {
-                Change::Keep => return Ok(result),
-                Change::Delete if hit.is_none() => return Ok(result),
-                Change::Delete => (None, 0),
-                Change::Put(value) => {
-                    (Some(value), deadline.unwrap_or_else(|| self.deadline(None)))
-                }
-                Change::PutTtl(value, ttl) => {
-                    check_ttl(Some(ttl))?;
-                    (Some(value), self.deadline(Some(ttl)))
-                }
-            };
-            limits::check_value(new.as_deref().unwrap_or(&[]))?;
-            let expected = Expected { seq: hit.as_ref().map(Hit::seq), moves };
-            let guard = Guard::Version(expected);
-            let mutation =
-                Mutation::new(tiers, &self.reader.state, key, new.as_deref(), deadline_ms)?;
-            if mutation.incarnation != at.incarnation {
-                continue; // Cleared since it was read.
-            }
-            let durability: Durability = tiers.options.durability;
-            if let Outcome::Done(_) = tiers.write(&[mutation], guard, durability)? {
-                return Ok(result);
-            }
-        }
-        Err(Error::Conflict { doing, attempts: ATTEMPTS_MAX })
-    }
-
-    /// The same for memory alone: one step at a time, under a lock of the keyspace's own.
-    fn optimistic_volatile<R>(
-        &self,
-        key: &[u8],
-        mut decide: impl FnMut(Option<(Seq, &[u8], u64)>) -> (R, Change),
-    ) -> Result<R> {
-        loop {
-            let at = self.reader.key_ref(key)?;
-            let read = self
-                .reader
-                .hot_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms));
-            let old = read.as_ref().map(|(seq, value, deadline)| (*seq, &value[..], *deadline));
-            let (result, change) = decide(old);
-            let (new, deadline_ms) = match change {
-                Change::Keep => return Ok(result),
-                Change::Delete => (None, 0),
-                Change::Put(value) => {
-                    let deadline = read.as_ref().map(|(_, _, deadline)| *deadline);
-                    (Some(value), deadline.unwrap_or_else(|| self.deadline(None)))
-                }
-                Change::PutTtl(value, ttl) => {
-                    check_ttl(Some(ttl))?;
-                    (Some(value), self.deadline(Some(ttl)))
-                }
-            };
-            limits::check_value(new.as_deref().unwrap_or(&[]))?;
-            let now = self.tiers().clock.now_ms();
-            let _one = self.tiers().volatile_changes.lock();
-            let same = self
-                .reader
-                .hot_get(&at, |record| (record.seq, record.value.to_vec(), record.deadline_ms))
-                == read;
-            if !same || self.reader.state.incarnation()? != at.incarnation {
-                continue;
-            }
-            let hot = &self.tiers().hot;
-            if let Some(value) = new {
-                hot.put_volatile(at.hash, at.incarnation, key, &value, deadline_ms)?;
-                self.reader.state.count_by(i64::from(read.is_none()));
-            } else {
-                let was = hot.remove_volatile(at.hash, at.incarnation, key, now);
-                self.reader.state.count_by(-i64::from(was));
-            }
-            return Ok(result);
-        }
-    }
-
     /// Removes all records in constant time, in the order of mutations.
     pub fn clear(&self) -> Result<()> {
         let tiers = self.tiers();
@@ -441,13 +262,13 @@ impl Keyspace {
     /// The records of a range of keys, in order, from both ends, as of now.
     #[track_caller]
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::new(self.reader.view(), key_range(&range))
+        Iter::new(self.reader.view(), KeyRange::of(&range))
     }
 
     /// The records whose key begins with `prefix`, in order.
     #[track_caller]
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::new(self.reader.view(), prefix_range(prefix.as_ref()))
+        Iter::new(self.reader.view(), KeyRange::prefix(prefix.as_ref()))
     }
 
     /// All records, in order of their keys.
@@ -459,7 +280,7 @@ impl Keyspace {
     /// The keys of a range, in order. Reads no values of the log.
     #[track_caller]
     pub fn keys<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Keys {
-        Keys::new(self.reader.view(), key_range(&range))
+        Keys::new(self.reader.view(), KeyRange::of(&range))
     }
 
     /// Hands each record of a range to `each`, in order and without a copy, until it breaks. The
@@ -488,7 +309,7 @@ impl Keyspace {
     /// Deletes every record whose key begins with `prefix`, and that is there now, in batches of
     /// bounded size; answers how many went. Not atomic as a whole: an error leaves the rest.
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
-        let mut keys = Keys::new(self.reader.view(), prefix_range(prefix.as_ref()));
+        let mut keys = Keys::new(self.reader.view(), KeyRange::prefix(prefix.as_ref()));
         let mut count = 0;
         loop {
             let some = keys.by_ref().take(DELETE_BATCH_LEN).collect::<Result<Vec<Key>>>()?;
@@ -551,26 +372,4 @@ impl IntoIterator for &Keyspace {
     fn into_iter(self) -> Iter {
         self.iter()
     }
-}
-
-fn bound<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Key> {
-    bound.map(|key| Key::from(key.as_ref()))
-}
-
-pub(crate) fn key_range<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> KeyRange {
-    KeyRange { from: bound(range.start_bound()), to: bound(range.end_bound()) }
-}
-
-/// From the prefix up to the first key behind all that begin with it.
-pub(crate) fn prefix_range(prefix: &[u8]) -> KeyRange {
-    let mut end = prefix.to_vec();
-    while end.pop_if(|last| *last == u8::MAX).is_some() {}
-    let to = match end.last_mut() {
-        Some(last) => {
-            *last += 1;
-            Bound::Excluded(Key::from(&end[..]))
-        }
-        None => Bound::Unbounded,
-    };
-    KeyRange { from: Bound::Included(Key::from(prefix)), to }
 }

@@ -14,8 +14,7 @@ use crate::limits;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::moments::{Holder, HolderKind, Moment};
 use crate::tiers::read::{Hit, KeyRef};
-use crate::tiers::scan::KeyRange;
-use crate::tiers::walk::Direction;
+use crate::tiers::span::{Direction, KeyRange};
 use crate::tiers::{Tiers, bump};
 use crate::value::Value;
 

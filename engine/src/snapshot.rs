@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
 use crate::iter::{Iter, Keys};
-use crate::keyspace::{Keyspace, key_range, prefix_range};
+use crate::keyspace::Keyspace;
 use crate::reader::{Held, View};
 use crate::tiers::moments::HolderKind;
+use crate::tiers::span::KeyRange;
 use crate::value::Value;
 
 /// How a snapshot behaves.
@@ -43,10 +44,11 @@ impl SnapshotOptions {
 
 /// The store at one moment. Clones share it.
 ///
-/// Making one takes constant time. While it lives, versions that are replaced and that it shows are
-/// kept: their bytes on disk, and some 60 bytes of memory each. It shows up in `stats()` with what
-/// it keeps; when that grows beyond an eighth of the memory budget the oldest snapshot is ended, and
-/// its reads answer [`Error::SnapshotExpired`]. Expiry is judged at now: it freezes `seq`, not time.
+/// Making one takes constant time. While it lives, versions that it shows and that are replaced are
+/// kept: their bytes on disk, and some 60 bytes of memory each. `stats()` shows it with what it
+/// keeps; when all that is kept takes more than an eighth of the memory budget, the snapshot that
+/// lies furthest back is ended, and its reads answer [`Error::SnapshotExpired`]. Expiry is judged
+/// at now: a snapshot freezes `seq`, not time.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     held: Arc<Held>,
@@ -84,12 +86,12 @@ impl Snapshot {
 
     /// The records of a range of keys, in order.
     pub fn range<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Iter {
-        Iter::new(self.view(keyspace), key_range(&range))
+        Iter::new(self.view(keyspace), KeyRange::of(&range))
     }
 
     /// The records whose key begins with `prefix`, in order.
     pub fn prefix(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::new(self.view(keyspace), prefix_range(prefix.as_ref()))
+        Iter::new(self.view(keyspace), KeyRange::prefix(prefix.as_ref()))
     }
 
     /// All records, in order of their keys.
@@ -99,7 +101,7 @@ impl Snapshot {
 
     /// The keys of a range, in order.
     pub fn keys<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Keys {
-        Keys::new(self.view(keyspace), key_range(&range))
+        Keys::new(self.view(keyspace), KeyRange::of(&range))
     }
 
     /// Hands each record of a range to `each`, in order and without a copy, until it breaks.

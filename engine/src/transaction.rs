@@ -19,14 +19,14 @@ use crate::hash::KeyHash;
 use crate::ids::{Incarnation, Seq};
 use crate::iter::Iter;
 use crate::key::Key;
-use crate::keyspace::{Keyspace, key_range, prefix_range};
+use crate::keyspace::Keyspace;
 use crate::limits;
 use crate::options::{PutOptions, check_ttl};
 use crate::reader::{Held, View};
 use crate::tiers::changes::{Change, Happened};
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::moments::HolderKind;
-use crate::tiers::scan::KeyRange;
+use crate::tiers::span::KeyRange;
 use crate::tiers::write::{Guard, Mutation, Outcome};
 use crate::value::Value;
 
@@ -159,12 +159,12 @@ impl Transaction {
         keyspace: &Keyspace,
         range: impl RangeBounds<K>,
     ) -> TransactionIter {
-        self.walk(keyspace, key_range(&range))
+        self.walk(keyspace, KeyRange::of(&range))
     }
 
     /// The records whose key begins with `prefix`, in order.
     pub fn prefix(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> TransactionIter {
-        self.walk(keyspace, prefix_range(prefix.as_ref()))
+        self.walk(keyspace, KeyRange::prefix(prefix.as_ref()))
     }
 
     /// All records of a keyspace, in order.

@@ -43,9 +43,9 @@ pub struct WatchEvent {
 /// A consumer of the changes of one keyspace.
 ///
 /// Expiry is not a change. The store keeps the changes of late for all consumers together, a
-/// sixty-fourth of the memory budget; who falls behind further gets [`Error::Lagged`] once, and goes
-/// on with the first change that is still kept. As an iterator it waits for the next change, and
-/// ends when the store is closed or the keyspace dropped.
+/// sixty-fourth of the memory budget; who falls behind further gets [`Error::Lagged`] once, and
+/// goes on with the first change that is still kept. As an iterator it waits for the next change,
+/// and ends when the store is closed or the keyspace dropped.
 #[derive(Debug)]
 pub struct Watch {
     inner: Arc<StoreHandle>,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use terrace::testing::{ManualTime, SimVfs};
-use terrace::{Db, Iter, Keyspace, KeyspaceOptions, PutOptions, Snapshot};
+use terrace::{
+    Db, Error, Iter, Keyspace, KeyspaceOptions, PutOptions, Snapshot, SnapshotOptions, WatchKind,
+};
 use terrace_tests::random::Random;
 
 use crate::{assert_exact, open_sim, settle};
@@ -242,4 +244,123 @@ fn snapshots_and_iterators_stay_as_they_were_whatever_moves() {
     for seed in seed..seed + 3 {
         run(seed, 2500);
     }
+}
+
+#[test]
+fn a_snapshot_beyond_its_age_or_its_share_is_ended_and_says_so() {
+    let (disk, time) = (SimVfs::new(3), Arc::new(ManualTime::new(START_MS)));
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    ks.put("a", "old").unwrap();
+    let aged =
+        db.snapshot_with(SnapshotOptions::new().name("aged").max_age(Duration::from_secs(60)));
+    let kept = db.snapshot();
+    ks.put("a", "new").unwrap();
+    time.advance(Duration::from_secs(61));
+    db.step().unwrap();
+    let answer = aged.get(&ks, "a");
+    assert!(matches!(answer, Err(Error::SnapshotExpired { seq: 1 })), "{answer:?}");
+    assert!(matches!(aged.iter(&ks).next(), Some(Err(Error::SnapshotExpired { .. }))));
+    assert_eq!(kept.get(&ks, "a").unwrap().as_deref(), Some(&b"old"[..]));
+    let holders = db.stats().holders;
+    assert_eq!(holders.len(), 1, "{holders:?}");
+    assert!(holders[0].created_at.contains("moments.rs"), "{holders:?}");
+    assert_eq!((holders[0].kept_versions, db.stats().kept_versions), (1, 1));
+    // An eighth of 4 MiB holds some 8700 versions.
+    for round in 0..2_u32 {
+        for number in 0..20_000_u32 {
+            ks.put(number.to_be_bytes(), round.to_be_bytes()).unwrap();
+        }
+    }
+    let mark = db.snapshot();
+    for number in 0..20_000_u32 {
+        ks.put(number.to_be_bytes(), "x").unwrap();
+    }
+    assert!(matches!(mark.get(&ks, "a"), Err(Error::SnapshotExpired { .. })));
+    settle(&db);
+    assert_eq!(db.stats().kept_versions, 0);
+}
+
+#[test]
+fn a_snapshot_does_not_stop_the_cleaning_of_what_it_does_not_see() {
+    let (disk, time) = (SimVfs::new(4), Arc::new(ManualTime::new(START_MS)));
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    let write = |round: u8| {
+        for number in 0..100_u32 {
+            ks.put(number.to_be_bytes(), vec![round; 10_000]).unwrap();
+        }
+        settle(&db);
+    };
+    write(0);
+    let snapshot = db.snapshot();
+    (1..20).for_each(write);
+    let stats = db.stats();
+    assert_eq!(stats.kept_versions, 100);
+    assert!(stats.disk_bytes < 2 * 1_300_000 + (4 << 20), "{stats:?}");
+    for number in 0..100_u32 {
+        let value = snapshot.get(&ks, number.to_be_bytes()).unwrap();
+        assert!(value.is_some_and(|value| value.iter().all(|byte| *byte == 0)));
+    }
+    drop(snapshot);
+    write(20);
+    settle(&db);
+    let stats = db.stats();
+    assert_eq!((stats.kept_versions, stats.pinned_bytes), (0, 0));
+    assert!(stats.disk_bytes < 1_300_000 + (4 << 20), "{stats:?}");
+    assert_exact(&db);
+}
+
+#[test]
+fn a_watcher_that_falls_behind_is_told_where_the_changes_go_on() {
+    let (disk, time) = (SimVfs::new(5), Arc::new(ManualTime::new(START_MS)));
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    let mut watch = ks.watch("a");
+    for number in 0..2000 {
+        ks.put(format!("a{number:04}"), "v").unwrap();
+        ks.put(format!("b{number:04}"), "v").unwrap();
+    }
+    let lag = watch.next_timeout(Duration::ZERO);
+    let Err(Error::Lagged { first_available }) = lag else { panic!("{lag:?}") };
+    let mut last = first_available - 1;
+    while let Some(event) = watch.next_timeout(Duration::ZERO).unwrap() {
+        assert!(event.seq > last && event.key.starts_with(b"a"), "{event:?}");
+        assert_eq!(event.kind, WatchKind::Put);
+        assert!(event.seq <= last + 2, "a change was left out before {event:?}");
+        last = event.seq;
+    }
+    assert_eq!(last, db.last_seq() - 1);
+    ks.clear().unwrap();
+    let event = watch.next_timeout(Duration::ZERO).unwrap();
+    assert_eq!(event.map(|event| event.kind), Some(WatchKind::Clear));
+    ks.put("a", "after").unwrap();
+    let event = watch.next_timeout(Duration::ZERO).unwrap();
+    assert_eq!(event.map(|event| event.seq), Some(db.last_seq()));
+}
+
+#[test]
+fn a_transaction_that_always_loses_is_a_conflict_and_writes_nothing() {
+    let (disk, time) = (SimVfs::new(6), Arc::new(ManualTime::new(START_MS)));
+    let db = open_sim(&disk, &time).unwrap();
+    let (read, written) = (db.keyspace("read").unwrap(), db.keyspace("written").unwrap());
+    let mut runs = 0_u32;
+    let result = db.transaction(|tx| {
+        runs += 1;
+        let range = tx.range(&read, "a".."z").collect::<terrace::Result<Vec<_>>>()?;
+        // Somebody else puts a key into the range that was found without it.
+        read.put(format!("k{runs}"), "v")?;
+        tx.put(&written, "sum", range.len().to_string())
+    });
+    assert!(matches!(result, Err(Error::Conflict { attempts, .. }) if attempts == runs));
+    assert_eq!(written.get("sum").unwrap(), None);
+    // What was not walked over may change.
+    db.transaction(|tx| {
+        let first = tx.range(&read, "a".."z").next().transpose()?;
+        read.put("zz", "v")?;
+        read.put("k9999", "v")?;
+        tx.put(&written, "first", first.map_or(Vec::new(), |(key, _)| key.to_vec()))
+    })
+    .unwrap();
+    assert_eq!(written.get("first").unwrap().as_deref(), Some(&b"k1"[..]));
 }

@@ -14,8 +14,9 @@ const FLOORS: &[&[&[&str]]] = &[
     &[
         &["handle"],
         &["reader"],
-        &["snapshot", "iter", "watch"],
-        &["keyspace", "batch", "transaction"],
+        &["iter", "watch"],
+        &["keyspace"],
+        &["update", "snapshot", "batch", "transaction"],
         &["verify", "checkpoint", "repair", "stats"],
         &["db"],
     ],

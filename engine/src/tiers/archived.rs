@@ -11,7 +11,7 @@ use crate::format::block::split_sort_key;
 use crate::ids::{Incarnation, Seq};
 use crate::key::Key;
 use crate::tiers::Tiers;
-use crate::tiers::walk::{Direction, Span, is_inside};
+use crate::tiers::span::{Direction, Span, is_inside};
 use crate::value::Value;
 
 /// A record of an archive.

@@ -23,6 +23,7 @@ pub(crate) mod order;
 pub(crate) mod read;
 pub(crate) mod recover;
 pub(crate) mod scan;
+pub(crate) mod span;
 pub(crate) mod walk;
 pub(crate) mod write;
 

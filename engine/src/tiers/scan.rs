@@ -9,33 +9,10 @@ use crate::error::Result;
 use crate::ids::Incarnation;
 use crate::key::Key;
 use crate::tiers::Tiers;
-use crate::tiers::walk::Direction;
+use crate::tiers::span::{Direction, KeyRange};
 
 /// Homes of the index that are walked for each time the append lock is taken.
 const HOMES_PER_PIECE: u64 = 256;
-
-/// Where a walk goes on and where it ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeyRange {
-    pub from: Bound<Key>,
-    pub to: Bound<Key>,
-}
-
-impl KeyRange {
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        let behind = match &self.from {
-            Bound::Included(from) => key >= &**from,
-            Bound::Excluded(from) => key > &**from,
-            Bound::Unbounded => true,
-        };
-        let before = match &self.to {
-            Bound::Included(to) => key <= &**to,
-            Bound::Excluded(to) => key < &**to,
-            Bound::Unbounded => true,
-        };
-        behind && before
-    }
-}
 
 /// Collects the outermost keys of a range, up to a bound.
 struct Outermost {

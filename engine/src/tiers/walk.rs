@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use crate::cold::ArchiveSet;
 use crate::error::{Damage, Error, Result};
-use crate::format::block::put_sort_key;
 use crate::format::record::RecordHeader;
-use crate::ids::{Incarnation, Location, Seq};
+use crate::ids::Location;
 use crate::key::Key;
 use crate::tiers::Tiers;
 use crate::tiers::archived::{Archived, ArchivedRow};
 use crate::tiers::read::{Hit, KeyRef, Old};
+use crate::tiers::span::{Direction, Span, is_inside, sort_key};
 use crate::value::Value;
 use crate::warm::segment::Segment;
 
@@ -25,24 +25,6 @@ use crate::warm::segment::Segment;
 const ARCHIVED_PER_WINDOW: usize = 128;
 /// How often damage must be seen in the same place before it is believed.
 const DAMAGE_SEEN_MIN: u32 = 3;
-
-/// Which way a walk goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Forward,
-    Backward,
-}
-
-/// What a walk goes over.
-#[derive(Debug, Clone)]
-pub(crate) struct Span {
-    pub incarnation: Incarnation,
-    pub moment: Seq,
-    /// Sort keys: from here on, and below there.
-    pub keys: Range<Vec<u8>>,
-    /// Values are wanted; else keys alone, and no value is read.
-    pub values: bool,
-}
 
 /// One record of the walk, or damage where there may be one.
 #[derive(Debug)]
@@ -270,21 +252,6 @@ impl Walk {
         }
         self.rows.extend(cold.drain(..).map(Row::of));
     }
-}
-
-/// Whether the window covers this key.
-pub(crate) fn is_inside(incarnation: Incarnation, key: &[u8], window: &Range<Vec<u8>>) -> bool {
-    let compare = |bound: &[u8]| {
-        let (prefix, rest) = bound.split_at_checked(4).unwrap_or((bound, &[]));
-        incarnation.0.to_be_bytes().as_slice().cmp(prefix).then_with(|| key.cmp(rest))
-    };
-    compare(&window.start).is_ge() && compare(&window.end).is_lt()
-}
-
-pub(crate) fn sort_key(incarnation: Incarnation, key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + 5);
-    put_sort_key(&mut out, incarnation, key);
-    out
 }
 
 impl Tiers {

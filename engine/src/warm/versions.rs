@@ -4,7 +4,8 @@
 //! A version holds for the moments from its own `seq` up to, not including, that of the mutation
 //! that replaced it. A writer enters the old version before it replaces the index entry; whoever
 //! marks an archived record dead enters it before the mark. So a reader that finds the newest
-//! version too new finds the one it wants here, or in an archive as a live record, or there is none.
+//! version too new finds the one it wants here, or as a live record of an archive, or it does not
+//! exist.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

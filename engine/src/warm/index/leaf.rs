@@ -1,4 +1,4 @@
-//! One leaf of the order: up to 64 keys, each as four bytes behind what all of them share, and a tag.
+//! One leaf of the order: up to 64 keys, each as four bytes behind what all share, and a tag.
 //! Knows positions in one leaf; knows nothing of other leaves or of where a key comes from.
 //!
 //! A sort key is the incarnation, big-endian, and the key's bytes. The four bytes (the
