@@ -10,6 +10,7 @@
 )]
 
 mod anomalies;
+mod iterators;
 mod linear;
 mod transactions;
 

@@ -82,10 +82,16 @@ impl VersionTable {
 
     /// Enters a version that is about to be replaced. Answers whether it is new here.
     pub(crate) fn enter(&self, hash: KeyHash, version: OldVersion) -> bool {
-        let OldVersion { seq, until, place } = version;
+        let OldVersion { seq, mut until, place } = version;
         let mut versions = self.versions.lock();
         if versions.by_key.contains_key(&(hash, seq)) {
             return false;
+        }
+        // An archived version is entered late: a tombstone that is kept here may have ended it
+        // before the record that the log holds now.
+        let later = versions.by_key.range((hash, seq)..=(hash, Seq(u64::MAX))).next();
+        if let Some((&(_, later), _)) = later {
+            until = until.min(later);
         }
         versions.by_key.insert((hash, seq), (until, place));
         if let OldPlace::Cold { archive, ordinal } = place {
@@ -286,6 +292,17 @@ mod tests {
             [2, 3, 6, 7, 8, 9].map(place),
             [None, Some(warm(1)), Some(warm(1)), Some(warm(2)), Some(warm(2)), None]
         );
+    }
+
+    #[test]
+    fn a_version_that_is_entered_late_ends_where_a_kept_tombstone_began() {
+        let table = VersionTable::default();
+        let gone = OldVersion { seq: Seq(5), until: Seq(9), place: OldPlace::Gone };
+        assert!(table.enter(HASH, gone));
+        let place = OldPlace::Cold { archive: 4, ordinal: 9 };
+        assert!(table.enter(HASH, OldVersion { seq: Seq(3), until: Seq(9), place }));
+        assert!(table.cold_holds_at(4, 9, Seq(4)) && !table.cold_holds_at(4, 9, Seq(6)));
+        assert_eq!(table.at(HASH, Seq(6)).map(|version| version.place), Some(OldPlace::Gone));
     }
 
     #[test]
