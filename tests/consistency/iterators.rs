@@ -66,8 +66,9 @@ impl OpenWalk {
         let left = self.model.range(SPACES[self.space], from, to);
         let expected = if back { left.last() } else { left.first() };
         let expected = expected.map(|(key, value)| (key.to_vec(), value.to_vec()));
-        let place =
-            format!("item {} of {:?} to {:?}, back: {back}", self.given, self.from, self.to);
+        let text = |bound: Bound<&[u8]>| bound.map(|key| key.escape_ascii().to_string());
+        let (from, to, seq) = (text(from), text(to), self.model.last_seq());
+        let place = format!("item {}, {from:?} to {to:?}, seq {seq}, back: {back}", self.given);
         let found = match &mut self.walking {
             Walking::Pairs(iter) => {
                 let item = if back { iter.next_back() } else { iter.next() };
