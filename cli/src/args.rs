@@ -121,6 +121,15 @@ pub(crate) struct BenchArgs {
     /// Bytes of each value
     #[arg(long, default_value_t = 100)]
     pub value_len: usize,
+    /// Load the keys in random order
+    #[arg(long)]
+    pub random: bool,
+    /// Keep the keys in no order: less memory, and no scans
+    #[arg(long)]
+    pub unordered: bool,
+    /// MiB of memory that the store may take
+    #[arg(long, default_value_t = 256)]
+    pub memory_mib: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -73,9 +73,12 @@ pub(crate) fn ledger_table(ledger: &Ledger) -> String {
     let memory = ledger.memory;
     let _ = writeln!(
         out,
-        "memory: hot {}, index {}, filters {}, of {}",
+        "memory: hot {}, index {}, order {}, versions {}, changes {}, filters {}, of {}",
         bytes(memory.hot),
         bytes(memory.index),
+        bytes(memory.order),
+        bytes(memory.versions),
+        bytes(memory.changes),
         bytes(memory.filters),
         bytes(memory.budget)
     );

@@ -253,7 +253,7 @@ fn a_snapshot_beyond_its_age_or_its_share_is_ended_and_says_so() {
     let ks = db.keyspace("default").unwrap();
     ks.put("a", "old").unwrap();
     let aged =
-        db.snapshot_with(SnapshotOptions::new().name("aged").max_age(Duration::from_secs(60)));
+        db.snapshot_with(SnapshotOptions::new().name("aged").max_age(Duration::from_mins(1)));
     let kept = db.snapshot();
     ks.put("a", "new").unwrap();
     time.advance(Duration::from_secs(61));

@@ -1,9 +1,10 @@
 //! `bench`: load a temporary store, read it back, print what it took.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use terrace::{Db, Options};
+use terrace::{Db, KeyspaceOptions, Options};
 
 use crate::args::BenchArgs;
 use crate::output::{bytes, progress, time};
@@ -65,25 +66,67 @@ pub(crate) fn anonymous_memory() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// Numbers that look random, the same ones in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// The place of `i` in an order of arrival that looks random: every number below `count` once.
+fn scattered(i: u64, count: u64) -> u64 {
+    // A prime beyond any count that fits a disk steps through all residues.
+    let product = u128::from(i) * 0xFFFF_FFFF_FFC5 % u128::from(count);
+    u64::try_from(product).unwrap_or(0)
+}
+
+/// Rows of one scan.
+const SCAN_ROWS: u64 = 50;
+
 pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<Answer, Failure> {
     let before = anonymous_memory();
-    let db = Options::new().temporary()?;
-    let keyspace = db.keyspace("default")?;
+    let db = Options::new()
+        .memory_budget(args.memory_mib << 20)
+        .warm_budget((args.keys * (args.value_len as u64 + 80) * 2).max(1 << 30))
+        .temporary()?;
+    let options = KeyspaceOptions::new();
+    let options = if args.unordered { options.unordered() } else { options };
+    let keyspace = db.keyspace_with("default", options)?;
     let value = vec![b'v'; args.value_len];
-    let load = phase("load", args.keys, |i| Ok(keyspace.put(key(i), &value)?))?;
+    let number = |i| if args.random { scattered(i, args.keys) } else { i };
+    let mut phases = vec![phase("put", args.keys, |i| Ok(keyspace.put(key(number(i)), &value)?))?];
     db.sync()?;
-    let mut state = 1_u64;
-    let read = phase("read", args.keys, |_| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let found = keyspace.get_with(key((state >> 33) % args.keys), <[u8]>::len)?;
+    let mut numbers = Numbers(1);
+    phases.push(phase("get", args.keys, |_| {
+        let found = keyspace.get_with(key(numbers.below(args.keys)), <[u8]>::len)?;
         match found {
             Some(len) if len == args.value_len => Ok(()),
             other => Err(Failure::Io(format!("a record that was put answers {other:?}"))),
         }
-    })?;
+    })?);
+    phases.push(phase("multi_get of 32", args.keys / 32, |_| {
+        let keys: Vec<_> = (0..32).map(|_| key(numbers.below(args.keys))).collect();
+        let found = keyspace.multi_get(&keys)?.iter().flatten().count();
+        if found == 32 { Ok(()) } else { Err(Failure::Io(format!("{found} of 32 records"))) }
+    })?);
+    if !args.unordered {
+        phases.push(phase("first scan", 1, |_| keyspace.first().map(drop).map_err(Failure::from))?);
+        let rows = SCAN_ROWS.min(args.keys);
+        phases.push(phase("scan of 50", args.keys / SCAN_ROWS, |_| {
+            let from = numbers.below(args.keys - rows + 1);
+            let (mut count, mut len) = (0, 0);
+            keyspace.scan_with(&key(from)[..].., |_, value| {
+                (count, len) = (count + 1, len + value.len());
+                if count == rows { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if count == rows { Ok(()) } else { Err(Failure::Io(format!("{count} of {rows} rows"))) }
+        })?);
+    }
     let anonymous = anonymous_memory().saturating_sub(before);
-    report(args, json, &db, &[load, read], anonymous);
+    report(args, json, &db, &phases, anonymous);
     db.close()?;
     Ok(Answer::Done)
 }
@@ -91,8 +134,9 @@ pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<Answer, Failure> {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn report(args: &BenchArgs, json: bool, db: &Db, phases: &[Phase], anonymous: u64) {
     let stats = db.stats();
-    let ledger = db.ledger();
-    let per_key = ledger.memory.index as f64 / args.keys.max(1) as f64;
+    let memory = db.ledger().memory;
+    let a_key = |bytes: u64| bytes as f64 / args.keys.max(1) as f64;
+    let (index, order) = (a_key(memory.index), a_key(memory.order));
     if json {
         let phases: Vec<_> = phases
             .iter()
@@ -113,7 +157,8 @@ fn report(args: &BenchArgs, json: bool, db: &Db, phases: &[Phase], anonymous: u6
                 "value_len": args.value_len,
                 "phases": phases,
                 "anonymous_bytes": anonymous,
-                "index_bytes_per_key": per_key,
+                "index_bytes_per_key": index,
+                "order_bytes_per_key": order,
                 "disk_bytes": stats.disk_bytes,
                 "record_bytes": stats.user_bytes,
             })
@@ -124,7 +169,7 @@ fn report(args: &BenchArgs, json: bool, db: &Db, phases: &[Phase], anonymous: u6
     for phase in phases {
         let rate = phase.calls as f64 / phase.elapsed.as_secs_f64();
         println!(
-            "{:<6}{:>10}{:>14.0} a second   p50 {:>9}   p99 {:>9}",
+            "{:<16}{:>10}{:>14.0} a second   p50 {:>9}   p99 {:>9}",
             phase.name,
             time(phase.elapsed),
             rate,
@@ -132,6 +177,9 @@ fn report(args: &BenchArgs, json: bool, db: &Db, phases: &[Phase], anonymous: u6
             time(phase.p99)
         );
     }
-    println!("memory {} anonymous, index {per_key:.1} bytes a key", bytes(anonymous));
+    println!(
+        "memory {} anonymous; a key takes {index:.1} bytes of index and {order:.1} of order",
+        bytes(anonymous)
+    );
     println!("disk   {} for {} of records", bytes(stats.disk_bytes), bytes(stats.user_bytes));
 }

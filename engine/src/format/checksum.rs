@@ -6,14 +6,21 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// Nonce, offset and the header of a record, or of a file.
+const SHORT_LEN: usize = 80;
+
 /// The checksum of nonce, offset and bytes, in that order, both numbers as 8 bytes little-endian.
 pub(crate) fn bound_crc(nonce: u64, offset: u64, bytes: &[u8]) -> u32 {
-    let mut place = [0; 16];
-    let (first, second) = place.split_at_mut(8);
-    first.copy_from_slice(&nonce.to_le_bytes());
-    second.copy_from_slice(&offset.to_le_bytes());
+    let mut place = [0; SHORT_LEN];
+    place[..8].copy_from_slice(&nonce.to_le_bytes());
+    place[8..16].copy_from_slice(&offset.to_le_bytes());
+    // One call over bytes that stand together costs a fraction of several.
+    if let Some(room) = place.get_mut(16..16 + bytes.len()) {
+        room.copy_from_slice(bytes);
+        return crc32fast::hash(place.get(..16 + bytes.len()).unwrap_or(&[]));
+    }
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&place);
+    hasher.update(&place[..16]);
     hasher.update(bytes);
     hasher.finalize()
 }

@@ -3,7 +3,7 @@
 //! format-spec.md section 3.
 
 use crate::format::checksum::bound_crc;
-use crate::format::cursor::{Decoded, FieldError, Fields};
+use crate::format::cursor::{Decoded, FieldError};
 use crate::ids::{Incarnation, Seq};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 
@@ -68,6 +68,14 @@ pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u3
     hasher.finalize()
 }
 
+/// The same for key and value that stand together.
+fn joined_body_crc(incarnation: Incarnation, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&incarnation.0.to_le_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
 impl RecordHeader {
     /// Bytes of the whole record.
     pub(crate) fn encoded_len(&self) -> u64 {
@@ -104,55 +112,64 @@ impl RecordHeader {
     }
 
     /// Decodes the header that starts `bytes`. Checks everything but the body.
+    #[inline]
     pub(crate) fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Decoded<Self> {
-        let mut fields = Fields::new(bytes);
-        let header = fields.bytes("record header", RECORD_HEADER_LEN)?;
-        let mut fields = Fields::new(header);
-        let crc = fields.u32("header checksum")?;
-        let expected = bound_crc(nonce, offset, header.get(4..).unwrap_or(&[]));
+        let raw = bytes.first_chunk::<RECORD_HEADER_LEN>();
+        let Some([crc, words @ ..]) = raw.map(|raw| raw.as_chunks::<4>().0) else {
+            return Err(FieldError::new("record header", bytes.len(), RECORD_HEADER_LEN));
+        };
+        let crc = u32::from_le_bytes(*crc);
+        let expected = bound_crc(nonce, offset, words.as_flattened());
         if crc != expected {
-            return Err(FieldError::new(
-                "header checksum",
-                format_args!("{crc:08x}"),
-                format_args!("{expected:08x}"),
-            ));
+            return Err(wrong_crc("header checksum", crc, expected));
         }
-        Self::decode_fields(fields)
+        Self::decode_words(words)
     }
 
-    fn decode_fields(mut fields: Fields<'_>) -> Decoded<Self> {
-        let body_crc = fields.u32("body checksum")?;
-        let seq = Seq(fields.u64("seq")?);
-        let deadline_ms = fields.u64("deadline")?;
-        let value_len = fields.u32_at_most("value length", VALUE_LEN_MAX as u64)?;
-        let key_len = fields.u16("key length")?;
-        let kind = match fields.u8("kind")? {
+    fn decode_words(words: &[[u8; 4]]) -> Decoded<Self> {
+        let &[body_crc, seq, seq_high, deadline, deadline_high, value_len, kinds, incarnation, lag] =
+            words
+        else {
+            return Err(FieldError::new("record header", words.len(), "nine words"));
+        };
+        let long = |low: [u8; 4], high: [u8; 4]| {
+            u64::from(u32::from_le_bytes(high)) << 32 | u64::from(u32::from_le_bytes(low))
+        };
+        let value_len = u32::from_le_bytes(value_len);
+        if u64::from(value_len) > VALUE_LEN_MAX as u64 {
+            let expected = format_args!("at most {VALUE_LEN_MAX}");
+            return Err(FieldError::new("value length", value_len, expected));
+        }
+        let [key_len, key_len_high, kind, flags] = kinds;
+        let kind = match kind {
             1 => RecordKind::Put,
             2 => RecordKind::Tombstone,
             3 => RecordKind::Attach,
             4 => RecordKind::Clear,
             other => return Err(FieldError::new("kind", other, "1 to 4")),
         };
-        let flags = fields.u8("flags")?;
         if flags & !FLAGS_KNOWN != 0 {
             return Err(FieldError::new("flags", flags, "no more than bits 0 to 2"));
         }
-        let incarnation = Incarnation(fields.u32("incarnation")?);
-        let watermark_lag = fields.u32("watermark lag")?;
         Ok(Self {
-            body_crc,
-            seq,
-            deadline_ms,
+            body_crc: u32::from_le_bytes(body_crc),
+            seq: Seq(long(seq, seq_high)),
+            deadline_ms: long(deadline, deadline_high),
             value_len,
-            key_len,
+            key_len: u16::from_le_bytes([key_len, key_len_high]),
             kind,
             more: flags & FLAG_MORE != 0,
             batch: flags & FLAG_BATCH != 0,
             old: flags & FLAG_OLD != 0,
-            incarnation,
-            watermark_lag,
+            incarnation: Incarnation(u32::from_le_bytes(incarnation)),
+            watermark_lag: u32::from_le_bytes(lag),
         })
     }
+}
+
+#[cold]
+fn wrong_crc(field: &'static str, found: u32, expected: u32) -> FieldError {
+    FieldError::new(field, format_args!("{found:08x}"), format_args!("{expected:08x}"))
 }
 
 const _: () = assert!(KEY_LEN_MAX <= u16::MAX as usize, "a key's length has 16 bits");
@@ -163,29 +180,37 @@ pub(crate) struct Record<'a> {
     pub header: RecordHeader,
     pub key: &'a [u8],
     pub value: &'a [u8],
+    /// Key and value together.
+    body: &'a [u8],
 }
 
 impl<'a> Record<'a> {
     /// Decodes the record that starts `bytes`: header checked, lengths checked, body not.
+    #[inline]
     pub(crate) fn decode(bytes: &'a [u8], nonce: u64, offset: u64) -> Decoded<Self> {
         let header = RecordHeader::decode(bytes, nonce, offset)?;
-        let mut fields = Fields::new(bytes.get(RECORD_HEADER_LEN..).unwrap_or(&[]));
-        let key = fields.bytes("key", usize::from(header.key_len))?;
-        let value = fields.bytes("value", header.value_len as usize)?;
-        Ok(Self { header, key, value })
+        Self::with_header(header, bytes)
+    }
+
+    /// The record that starts `bytes`, whose header was decoded before.
+    #[inline]
+    pub(crate) fn with_header(header: RecordHeader, bytes: &'a [u8]) -> Decoded<Self> {
+        let len = usize::from(header.key_len) + header.value_len as usize;
+        let body = bytes.get(RECORD_HEADER_LEN..).and_then(|rest| rest.get(..len));
+        match body.and_then(|body| Some((body, body.split_at_checked(header.key_len.into())?))) {
+            Some((body, (key, value))) => Ok(Self { header, key, value, body }),
+            None => Err(FieldError::new("record length", bytes.len(), RECORD_HEADER_LEN + len)),
+        }
     }
 
     /// Checks key and value against the checksum that was computed at the put.
+    #[inline]
     pub(crate) fn check_body(&self) -> Decoded<()> {
-        let found = body_crc(self.header.incarnation, self.key, self.value);
+        let found = joined_body_crc(self.header.incarnation, self.body);
         if found == self.header.body_crc {
             return Ok(());
         }
-        Err(FieldError::new(
-            "body checksum",
-            format_args!("{found:08x}"),
-            format_args!("{:08x}", self.header.body_crc),
-        ))
+        Err(wrong_crc("body checksum", found, self.header.body_crc))
     }
 }
 

@@ -94,6 +94,12 @@ pub struct MemoryBytes {
     pub hot: u64,
     /// The point index of the warm tier.
     pub index: u64,
+    /// What keeps the keys of the warm tier in order.
+    pub order: u64,
+    /// The version table: where replaced records are that somebody still sees.
+    pub versions: u64,
+    /// The changes of late, for watchers and transactions.
+    pub changes: u64,
     /// Filters, dictionaries and dead bitmaps of archives.
     pub filters: u64,
     /// All of them.

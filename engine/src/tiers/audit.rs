@@ -43,10 +43,19 @@ impl Tiers {
     }
 
     fn memory(&self) -> MemoryBytes {
-        let (hot, index) = (self.hot.charged_bytes(), self.index.charged_len());
-        let filters = self.cold.load().anonymous_len();
-        let budget = self.options.memory_budget;
-        MemoryBytes { hot, index, filters, total: hot + index + filters, budget }
+        let mut memory = MemoryBytes {
+            hot: self.hot.charged_bytes(),
+            index: self.index.charged_len(),
+            order: self.order.charged_len(),
+            versions: self.versions.charged_len(),
+            changes: self.changes.charged_len(),
+            filters: self.cold.load().anonymous_len(),
+            total: 0,
+            budget: self.options.memory_budget,
+        };
+        let MemoryBytes { hot, index, order, versions, changes, filters, .. } = memory;
+        memory.total = hot + index + order + versions + changes + filters;
+        memory
     }
 
     #[expect(clippy::unused_self, reason = "asked of the store, like its other figures")]

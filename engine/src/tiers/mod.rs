@@ -45,6 +45,7 @@ use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
 use crate::vfs::clock::Clock;
+use crate::vfs::map::ForkMark;
 use crate::vfs::{Dir, Lock, os};
 use crate::warm::flush::{DirtyRange, Flusher};
 use crate::warm::index::order::OrderIndex;
@@ -108,6 +109,8 @@ pub(crate) struct Tiers {
     pub store: [u8; 16],
     pub seed: HashSeed,
     pub pid: u32,
+    /// Tells a child made by `fork`, where the kernel can.
+    pub fork_mark: Option<ForkMark>,
     pub report: OpenReport,
     // With synchronization of their own.
     pub clock: Clock,
@@ -154,10 +157,17 @@ pub(crate) struct Tiers {
 impl Tiers {
     /// Fails after `close` and in the child of a fork.
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) || os::process_id() != self.pid {
+        if self.closed.load(Ordering::Acquire) || !self.is_same_process() {
             return Err(Error::Closed);
         }
         Ok(())
+    }
+
+    fn is_same_process(&self) -> bool {
+        match &self.fork_mark {
+            Some(mark) => mark.is_here(),
+            None => os::process_id() == self.pid,
+        }
     }
 
     pub(crate) fn visible(&self) -> Seq {

@@ -22,6 +22,7 @@ use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
 use crate::tiers::{Counters, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
+use crate::vfs::map::ForkMark;
 use crate::vfs::os::{self, OsVfs};
 use crate::vfs::{Dir, Vfs};
 use crate::warm::account::SegmentAccount;
@@ -155,6 +156,7 @@ fn assemble(
         store: facts.store,
         seed: crate::hash::HashSeed(facts.hash_seed),
         pid: os::process_id(),
+        fork_mark: ForkMark::new().ok(),
         report,
         clock,
         manifest,

@@ -112,17 +112,12 @@ impl Tiers {
     /// Loads the index entries of these tags, then the records that they name, into the cache:
     /// misses that overlap cost a fraction of those that wait for each other.
     pub(crate) fn prefetch_records(&self, tags: &[u32]) {
-        self.index.prefetch_all(tags);
         let table = self.segments.load();
-        for &tag in tags {
-            let touched = self.index.peek(tag, |entry| {
-                if let Some(segment) = table.of(entry.location) {
-                    segment.prefetch(u64::from(entry.location.offset));
-                }
-                Ok::<_, Error>(false)
-            });
-            debug_assert!(touched.is_ok(), "the closure does not fail");
-        }
+        self.index.peek_all(tags, |_, entry| {
+            if let Some(segment) = table.of(entry.location) {
+                segment.prefetch(u64::from(entry.location.offset));
+            }
+        });
     }
 
     /// Sorts a piece of new keys in. Answers whether there was anything to do.

@@ -152,24 +152,26 @@ impl Tiers {
 
     fn look_warm(&self, key: &KeyRef<'_>, moment: Option<Seq>) -> Result<Looked> {
         let table = self.segments.load();
-        let mut stale = false;
-        let entry = self.index.find(key.hash.tag(), |entry| {
+        let (mut stale, mut seen) = (false, None);
+        self.index.find(key.hash.tag(), |entry| {
             let Some(segment) = table.of(entry.location) else {
                 stale = true;
                 return Ok(false);
             };
-            is_key(segment, entry.location, key)
+            let record = segment.record(u64::from(entry.location.offset))?;
+            let same = is_record_of(segment, entry.location, &record, key)?;
+            if same {
+                seen = Some((segment, u64::from(entry.location.offset), record));
+            }
+            Ok::<_, Damage>(same)
         })?;
-        let Some(entry) = entry else {
+        let Some((segment, offset, record)) = seen else {
             return match moment {
                 _ if stale => Ok(Looked::Again),
                 Some(moment) => self.look_old(key, moment),
                 None => Ok(Looked::Miss),
             };
         };
-        let Some(segment) = table.of(entry.location) else { return Ok(Looked::Again) };
-        let offset = u64::from(entry.location.offset);
-        let record = segment.record(offset)?;
         let seq = record.header.seq;
         if let Some(moment) = moment
             && seq > moment
@@ -265,11 +267,19 @@ impl Tiers {
 /// Whether the record there is this key's. A record whose body does not hold may be anybody's with
 /// the same tag, so its damage is the answer.
 fn is_key(segment: &Segment, location: Location, key: &KeyRef<'_>) -> Result<bool, Damage> {
-    let offset = u64::from(location.offset);
-    let record = segment.record(offset)?;
+    let record = segment.record(u64::from(location.offset))?;
+    is_record_of(segment, location, &record, key)
+}
+
+fn is_record_of(
+    segment: &Segment,
+    location: Location,
+    record: &Record<'_>,
+    key: &KeyRef<'_>,
+) -> Result<bool, Damage> {
     if record.header.incarnation == key.incarnation && record.key == key.key {
         return Ok(true);
     }
-    segment.check_body(offset, &record)?;
+    segment.check_body(u64::from(location.offset), record)?;
     Ok(false)
 }

@@ -54,9 +54,9 @@ impl WarmRow {
 
     /// The value, its checksum verified.
     pub(crate) fn value(&self) -> Result<&[u8]> {
-        let record = self.segment.record(self.offset)?;
+        let record = self.segment.record_of(self.offset, self.header)?;
         self.segment.check_body(self.offset, &record)?;
-        Ok(self.body(usize::from(self.header.key_len), self.header.value_len as usize))
+        Ok(record.value)
     }
 }
 
@@ -260,7 +260,6 @@ impl Tiers {
         if tags.is_empty() {
             return Ok(Vec::new());
         }
-        self.prefetch_records(tags);
         for seen in 1.. {
             let mut damage = Vec::new();
             let Some(mut found) = self.tagged(tags, span, window, &mut damage) else {
@@ -293,12 +292,15 @@ impl Tiers {
     ) -> Option<Vec<Candidate>> {
         let table = self.segments.load();
         let mut places: Vec<(u32, Location, bool)> = Vec::with_capacity(tags.len() + 4);
-        for &tag in tags {
-            let walked = self.index.peek(tag, |entry| {
-                places.push((tag, entry.location, true));
-                Ok::<_, Error>(false)
-            });
-            walked.ok()?;
+        let stable = self.index.peek_all(tags, |tag, entry| {
+            // All records are asked for before the first is looked at.
+            if let Some(segment) = table.of(entry.location) {
+                segment.prefetch(u64::from(entry.location.offset));
+            }
+            places.push((tag, entry.location, true));
+        });
+        if !stable {
+            return None;
         }
         if !self.versions.is_empty() {
             for &tag in tags {

@@ -422,6 +422,31 @@ impl AtomicMap {
     }
 }
 
+/// A mark that a child made by `fork` does not have: asking for it costs one load, where asking for
+/// the number of the process costs a call of the kernel.
+#[derive(Debug)]
+pub(crate) struct ForkMark {
+    page: AtomicMap,
+}
+
+impl ForkMark {
+    /// The mark of this process. Fails where the kernel cannot wipe a page at `fork`.
+    pub(crate) fn new() -> io::Result<Self> {
+        let page = AtomicMap::new(page_len(), false)?;
+        wipe_on_fork(&page.area)?;
+        if let Some(word) = page.words().first() {
+            word.store(1, Ordering::Relaxed);
+        }
+        Ok(Self { page })
+    }
+
+    /// Whether this is the process that made the mark.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        self.page.words().first().is_some_and(|word| word.load(Ordering::Relaxed) == 1)
+    }
+}
+
 /// Bytes of a page of this system.
 pub(crate) fn page_len() -> usize {
     if cfg!(miri) { 4096 } else { rustix::param::page_size() }
@@ -465,6 +490,21 @@ fn give_back_pages(memory: &AnonMemory, range: &Range<usize>) -> bool {
         memory.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
     };
     given.is_ok()
+}
+
+#[cfg(not(miri))]
+fn wipe_on_fork(area: &AnonMap) -> io::Result<()> {
+    use rustix::mm::{Advice, madvise};
+    // SAFETY: the range is the whole area, which this module mapped and still owns (M1). The advice
+    // changes what a child of `fork` sees there, and nothing in this process.
+    let advised =
+        unsafe { madvise(area.base.0.cast(), area.charged_len(), Advice::LinuxWipeOnFork) };
+    advised.map_err(io::Error::from)
+}
+
+#[cfg(miri)]
+fn wipe_on_fork(_area: &AnonMap) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(miri)]

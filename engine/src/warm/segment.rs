@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::crc;
 use crate::format::cursor::FieldError;
-use crate::format::record::Record;
+use crate::format::record::{Record, RecordHeader};
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };
@@ -117,6 +117,17 @@ impl Segment {
         let end = self.records_end();
         let bytes = self.bytes_at(offset, end.saturating_sub(offset)).unwrap_or(&[]);
         Record::decode(bytes, self.nonce, offset)
+            .map_err(|error| self.damage("read record", offset, error))
+    }
+
+    /// The record at this offset, whose header was read from there before.
+    pub(crate) fn record_of(
+        &self,
+        offset: u64,
+        header: RecordHeader,
+    ) -> Result<Record<'_>, Damage> {
+        let bytes = self.bytes_at(offset, header.encoded_len()).unwrap_or(&[]);
+        Record::with_header(header, bytes)
             .map_err(|error| self.damage("read record", offset, error))
     }
 

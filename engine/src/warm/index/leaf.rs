@@ -1,11 +1,11 @@
-//! One leaf of the order: up to 64 keys, each as four bytes behind what all share, and a tag.
+//! One leaf of the order: up to 32 keys, each as four bytes behind what all share, and a tag.
 //! Knows positions in one leaf; knows nothing of other leaves or of where a key comes from.
 //!
 //! A sort key is the incarnation, big-endian, and the key's bytes. The four bytes (the
 //! discriminator) decide nearly every comparison; keys that tie in them are read.
 
 /// Keys of one leaf at most.
-pub(crate) const LEAF_LEN_MAX: usize = 64;
+pub(crate) const LEAF_LEN_MAX: usize = 32;
 /// Capacity of a leaf grows by so many entries.
 const GROWTH: usize = 8;
 

@@ -18,9 +18,9 @@ use crate::warm::index::leaf::{LEAF_LEN_MAX, Leaf, LeafEntry, Place};
 /// Tags that are sorted in for each time the tree is locked.
 pub(crate) const MERGE_PIECE: usize = 4096;
 /// Keys of a leaf that was split, so that there is room for more.
-const SPLIT_LEN: usize = 48;
+const SPLIT_LEN: usize = 24;
 /// Keys of a leaf that was split at the end of the order, where more keys follow behind it.
-const APPEND_LEN: usize = 60;
+const APPEND_LEN: usize = 30;
 /// Keys for one leaf up to which they are placed one by one.
 const FEW: usize = 4;
 /// A leaf with fewer keys is joined with the next when it is swept.

@@ -100,12 +100,29 @@ impl PointIndex {
         self.view.load().table(tag).prefetch(tag);
     }
 
-    /// Loads the homes of these tags into the cache.
-    pub(crate) fn prefetch_all(&self, tags: &[u32]) {
+    /// Hands the entries of all these tags to `each`, tag by tag, and touches none. The homes are
+    /// loaded into the cache ahead of the search, so that the waits for them overlap. `false` when
+    /// the table was replaced meanwhile: then some may be missing.
+    pub(crate) fn peek_all(&self, tags: &[u32], mut each: impl FnMut(u32, &IndexEntry)) -> bool {
         let view = self.view.load();
         for &tag in tags {
             view.table(tag).prefetch(tag);
         }
+        if view.old.is_some() {
+            // While the table changes its size, each tag is asked for by itself.
+            for &tag in tags {
+                let walked = self.peek(tag, |entry| {
+                    each(tag, entry);
+                    Ok::<_, std::convert::Infallible>(false)
+                });
+                debug_assert!(walked.is_ok_and(|found| found.is_none()));
+            }
+            return true;
+        }
+        for &tag in tags {
+            view.new.each(tag, |entry| each(tag, entry));
+        }
+        Arc::ptr_eq(&view, &self.view.load())
     }
 
     /// The entry that `is_match` accepts among those with this tag.

@@ -99,6 +99,26 @@ impl Table {
         Ok(None)
     }
 
+    /// Hands every entry with this tag to `each`.
+    pub(crate) fn each(&self, tag: u32, mut each: impl FnMut(&IndexEntry)) {
+        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
+        while bucket < self.buckets() {
+            let snapshot = Snapshot::read(self.words(bucket));
+            let mut matches = snapshot.matches(tag);
+            while matches != 0 {
+                let position = matches.trailing_zeros() as usize;
+                matches &= matches - 1;
+                if let Some(entry) = snapshot.entry(position) {
+                    each(&entry);
+                }
+            }
+            if snapshot.spill() == 0 {
+                break;
+            }
+            bucket += 1;
+        }
+    }
+
     pub(crate) fn touch(&self, found: &Found) {
         bucket::touch(self.words(found.bucket), found.position);
     }
