@@ -19,6 +19,8 @@ use crate::value::Bytes;
 use crate::vfs::map::Map;
 use crate::vfs::{Dir, File};
 
+/// Bytes of a record that are asked for ahead.
+const PREFETCH_LEN: usize = 192;
 /// Bodies up to this length are checked on every read; longer ones once a mapping.
 const CHECK_ALWAYS_LEN: u64 = 4096;
 
@@ -103,9 +105,12 @@ impl Segment {
         self.map.slice(from..from.checked_add(usize::try_from(len).ok()?)?)
     }
 
-    /// Loads the start of the record there into the cache.
+    /// Asks for the start of the record there, without waiting for it.
+    #[inline]
     pub(crate) fn prefetch(&self, offset: u64) {
-        std::hint::black_box(self.bytes_at(offset, 1).and_then(<[u8]>::first).copied());
+        if let Ok(at) = usize::try_from(offset) {
+            self.map.prefetch_lines(at..at.saturating_add(PREFETCH_LEN));
+        }
     }
 
     pub(crate) fn damage(&self, doing: &'static str, offset: u64, error: FieldError) -> Damage {

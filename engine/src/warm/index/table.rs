@@ -66,10 +66,11 @@ impl Table {
         &buckets[bucket]
     }
 
-    /// Loads the home of `tag` into the cache.
+    /// Asks for the home of `tag`, without waiting for it.
+    #[inline]
     pub(crate) fn prefetch(&self, tag: u32) {
         let home = usize::try_from(self.home(tag)).unwrap_or(0);
-        std::hint::black_box(self.words(home)[7].load(std::sync::atomic::Ordering::Relaxed));
+        self.map.prefetch_word(home * WORDS);
     }
 
     /// Hands every entry with this tag to `is_match` until it says yes.
