@@ -1,0 +1,19 @@
+//! Memory of an agent's process, on the Terrace engine: sessions, token budgets, conversations,
+//! caches, workflow state, snapshots and events. Synchronous; no threads of its own.
+//!
+//! Everything lives behind one small trait, [`store::Store`]; every abstraction is a cheap handle
+//! over it. [`store::EngineStore`] keeps it on disk, [`store::MemStore`] in memory.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod store;
+
+mod clock;
+mod keys;
+
+pub use error::{Error, Result};
+
+/// The guide, so that its examples run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/memory.md")]
+mod guide {}
