@@ -5,12 +5,15 @@
 //! over it. [`store::EngineStore`] keeps it on disk, [`store::MemStore`] in memory.
 #![forbid(unsafe_code)]
 
+pub mod codec;
 pub mod error;
+pub mod session;
 pub mod store;
 
 mod clock;
 mod keys;
 
+pub use codec::Json;
 pub use error::{Error, Result};
 
 /// The guide, so that its examples run.
