@@ -5,10 +5,12 @@
 //! over it. [`store::EngineStore`] keeps it on disk, [`store::MemStore`] in memory.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod codec;
 pub mod error;
 pub mod session;
 pub mod store;
+pub mod tokens;
 
 mod clock;
 mod keys;
