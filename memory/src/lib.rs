@@ -6,11 +6,15 @@
 #![forbid(unsafe_code)]
 
 pub mod budget;
+pub mod cache;
 pub mod codec;
+pub mod conversation;
 pub mod error;
+pub mod retention;
 pub mod session;
 pub mod store;
 pub mod tokens;
+pub mod workflow;
 
 mod clock;
 mod keys;
