@@ -133,8 +133,9 @@ impl fmt::Debug for SessionMemoryStore {
 
 impl SessionMemoryStore {
     /// The conversations of a store, their tokens counted by `counter`.
-    pub fn new(store: Arc<dyn Store>, counter: Arc<dyn TokenCounter>) -> Result<Self> {
-        Self::within(store, counter, "conversation")
+    pub fn new(store: Arc<dyn Store>, counter: Arc<dyn TokenCounter>) -> Self {
+        let (family, index) = ("conversation".into(), Ns::fixed("conversation sessions"));
+        Self { store, counter, family, index, idle_ttl: None }
     }
 
     /// A family of conversations of its own.

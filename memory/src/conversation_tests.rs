@@ -36,7 +36,7 @@ impl TokenCounter for Bytes2 {
 fn sessions() -> (Clock, SessionMemoryStore) {
     let clock = Clock::manual(Millis(1_800_000_000_000));
     let store = Arc::new(MemStore::with_clock(clock.clone()));
-    (clock, SessionMemoryStore::new(store, Arc::new(Bytes1)).unwrap())
+    (clock, SessionMemoryStore::new(store, Arc::new(Bytes1)))
 }
 
 fn texts(messages: &[Message]) -> Vec<&str> {
@@ -83,7 +83,7 @@ fn calls_and_results_stay_together_and_results_without_a_call_are_refused() {
 fn handles_share_and_threads_lose_nothing() {
     let db = terrace::Options::new().temporary().unwrap();
     let store = Arc::new(EngineStore::new(&db).unwrap());
-    let sessions = SessionMemoryStore::new(store, Arc::new(Bytes1)).unwrap();
+    let sessions = SessionMemoryStore::new(store, Arc::new(Bytes1));
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let sessions = &sessions;
@@ -201,7 +201,7 @@ fn another_counter_is_refused_until_tokens_are_counted_anew() {
     talk.append(Message::new(Role::System, "12")).unwrap();
     talk.append(Message::new(Role::User, "345")).unwrap();
     let store = Arc::clone(&sessions.store);
-    let other = SessionMemoryStore::new(store, Arc::new(Bytes2)).unwrap();
+    let other = SessionMemoryStore::new(store, Arc::new(Bytes2));
     assert!(matches!(other.get_or_create("s"), Err(Error::Invalid(_))));
     other.recount("s").unwrap();
     let talk = other.get_or_create("s").unwrap();

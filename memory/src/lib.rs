@@ -8,11 +8,17 @@
 pub mod budget;
 pub mod cache;
 pub mod codec;
+pub mod compressed;
+pub mod context;
 pub mod conversation;
 pub mod error;
+pub mod event;
+pub mod leak;
 pub mod retention;
 pub mod session;
+pub mod state;
 pub mod store;
+pub mod tiered;
 pub mod tokens;
 pub mod workflow;
 

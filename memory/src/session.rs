@@ -110,8 +110,8 @@ impl fmt::Debug for MemoryStore {
 
 impl MemoryStore {
     /// In the namespace `session-memory` of this store.
-    pub fn new(store: Arc<dyn Store>) -> Result<Self> {
-        Self::within(store, "session-memory", Schema::default())
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, ns: Ns::fixed("session-memory"), schema: Schema::default() }
     }
 
     /// In a namespace of its own, with a schema of the program's.
@@ -225,7 +225,7 @@ mod tests {
     fn memory() -> (Clock, MemoryStore) {
         let clock = Clock::manual(Millis(1_800_000_000_000));
         let store = Arc::new(MemStore::with_clock(clock.clone()));
-        (clock, MemoryStore::new(store).unwrap())
+        (clock, MemoryStore::new(store))
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
     fn updates_of_threads_are_all_there() {
         let db = terrace::Options::new().temporary().unwrap();
         let store = Arc::new(crate::store::EngineStore::new(&db).unwrap());
-        let memory = MemoryStore::new(store).unwrap();
+        let memory = MemoryStore::new(store);
         let key = MemoryKey::new(Scope::Global, "", "count");
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -54,6 +54,11 @@ impl Ns {
         Ok(Self { name: name.into(), log: ChangeLog::Keep(LogRetention::default()) })
     }
 
+    /// A name that this crate gives, without a change log.
+    pub(crate) fn fixed(name: &'static str) -> Self {
+        Self { name: name.into(), log: ChangeLog::Off }
+    }
+
     /// The namespace `family` with one more part: `conversation` and `s1` make `conversation/s1`.
     /// Slashes and percent signs in the part are escaped, so that no two parts make one name.
     pub fn within(family: &str, part: &str) -> Result<Self> {
