@@ -147,7 +147,11 @@ mod tests {
         }
 
         #[test]
-        fn text_and_numbers_come_back_exactly(text in ".*", float in any::<f64>(), int in any::<i64>()) {
+        fn text_and_numbers_come_back_exactly(
+            text in ".*",
+            float in any::<f64>(),
+            int in any::<i64>(),
+        ) {
             let schema = Schema::default();
             let value = (text, int);
             let stored = schema.encode(&value).unwrap();

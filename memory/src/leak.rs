@@ -266,7 +266,7 @@ impl MemoryLeakDetector {
     }
 }
 
-/// The lines of an engine's ledger, and how long its oldest snapshot, iterator or transaction lives.
+/// The lines of an engine's ledger, and how long its oldest snapshot or iterator lives.
 fn engine_usage(db: &Db) -> Vec<(String, Usage)> {
     let (ledger, stats) = (db.ledger(), db.stats());
     let memory = &ledger.memory;

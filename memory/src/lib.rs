@@ -7,6 +7,7 @@
 
 pub mod budget;
 pub mod cache;
+pub mod channel;
 pub mod codec;
 pub mod compressed;
 pub mod context;
@@ -18,6 +19,7 @@ pub mod retention;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod summary;
 pub mod tiered;
 pub mod tokens;
 pub mod workflow;

@@ -291,7 +291,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_list_has_the_keys_of_its_scope_and_user_and_no_other(
-            parts in proptest::collection::btree_set(("[a\0/]{0,2}", "[a\0/]{0,2}", "[ab]{0,2}"), 0..12),
+            parts in proptest::collection::btree_set(
+                ("[a\0/]{0,2}", "[a\0/]{0,2}", "[ab]{0,2}"),
+                0..12,
+            ),
         ) {
             let (_, memory) = memory();
             let mut all = Vec::new();

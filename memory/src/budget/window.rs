@@ -1,4 +1,4 @@
-//! Windows of time over which tokens count: for ever, the last so long, or a period of the calendar.
+//! Windows of time over which tokens count: for ever, the last so long, a period of the calendar.
 //! Knows moments; knows nothing of tokens.
 
 use std::time::Duration;
