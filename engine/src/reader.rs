@@ -182,7 +182,7 @@ impl Reader {
         read: impl FnOnce(HotRecord<'_>) -> R,
     ) -> Option<R> {
         let tiers = self.tiers();
-        tiers.hot.get(at.hash, at.incarnation, at.key, || tiers.clock.now_ms(), read)
+        tiers.hot.get(&at.hot(), || tiers.clock.now_ms(), read)
     }
 
     pub(crate) fn key_ref<'a>(&self, key: &'a [u8]) -> Result<KeyRef<'a>> {
@@ -226,9 +226,8 @@ impl Reader {
             return;
         }
         let (value, seq) = (hit.value(at.key), hit.seq());
-        tiers.hot.admit(at.hash, at.incarnation, at.key, &value, seq, hit.deadline_ms(), || {
-            tiers.is_newest(at, seq, moves)
-        });
+        let record = HotRecord { value: &value, seq, deadline_ms: hit.deadline_ms() };
+        tiers.hot.admit(&at.hot(), &record, || tiers.is_newest(at, seq, moves));
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {

@@ -159,7 +159,7 @@ fn assemble(
         clock,
         manifest,
         keyspaces,
-        hot: HotTier::new(2, options.memory_budget / 2),
+        hot: HotTier::new(crate::hash::HashSeed(facts.hash_seed), options.memory_budget / 2)?,
         index,
         order: OrderIndex::default(),
         versions: VersionTable::default(),
