@@ -88,3 +88,9 @@ pub mod testing {
     pub use crate::vfs::sim::{SimVfs, Survivors};
     pub use crate::vfs::{Dir, Entry, EntryKind, File, Lock, Vfs};
 }
+
+/// Parts that benches and fuzzers look at from inside; they change without notice.
+#[cfg(feature = "internals")]
+pub mod internals {
+    pub use crate::hot::model::PolicyModel;
+}

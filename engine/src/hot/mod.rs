@@ -9,6 +9,8 @@
 //! and flags in its block, 4 in the ghost; and each shard 16 KiB of epochs and its shadows.
 
 mod ghost;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod model;
 mod policy;
 mod shard;
 mod slab;

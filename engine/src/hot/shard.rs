@@ -193,6 +193,7 @@ impl Shard {
             }
             if self.charged() + self.slabs.slab_len() as u64 <= budget {
                 self.slabs.map_slab()?;
+                self.expect(budget);
             } else if !self.evict() {
                 break;
             }
@@ -206,6 +207,13 @@ impl Shard {
         }
         self.slabs.map_slab()?;
         Ok(self.slabs.allocate(units))
+    }
+
+    /// Tells the policy how many records the budget has room for, if all are as those that are here.
+    fn expect(&mut self, budget: u64) {
+        let (count, used) = (self.policy.count() as u64, self.slabs.used().max(1));
+        let full = count.saturating_mul(budget) / (used + count * 16);
+        self.policy.expect(usize::try_from(full).unwrap_or(usize::MAX));
     }
 
     fn evict(&mut self) -> bool {

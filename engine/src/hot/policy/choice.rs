@@ -1,12 +1,15 @@
 //! Which share of the records is on probation: four small caches are asked what each would hit.
 //! Knows a sample of the touches; knows nothing of records.
 
+use crate::hot::policy::GHOST_COUNT_MIN;
 use crate::hot::policy::shadow::{self, Shadow};
 
 /// Shares that are tried, in percent. The last one is plain recency.
 const PERCENTS: [usize; 4] = [2, 10, 40, 100];
 /// Records in a shadow. Larger caches are sampled: of their tags, as many as a shadow holds.
 const SHADOW_COUNT: usize = 256;
+/// Hashes that left and are kept by a shadow at most: as the ghost of a small cache does.
+const GONE_MAX: usize = 1000;
 /// Hits count for as long as so many times the shadow's records are touched.
 const WINDOW: f64 = 8.0;
 /// By how much another share must have hit more, as a part of the shadow's records: what a change
@@ -26,41 +29,37 @@ pub(crate) struct Choice {
     /// Tags below this one are looked at.
     sampled_below: u32,
     capacity: usize,
-    gone_max: usize,
+    gone: usize,
 }
 
 impl Choice {
-    /// Begins to compare; until then the first share holds. `gone_max` hashes of what left are
-    /// kept by each shadow.
-    pub(crate) fn start(&mut self, gone_max: usize) {
-        if self.rivals.is_empty() {
-            self.gone_max = gone_max.clamp(1, 1024);
-            let rival = |percent| Rival {
-                shadow: Shadow::new(SHADOW_COUNT, self.gone_max, percent),
-                score: 0.0,
-            };
-            self.rivals = PERCENTS.into_iter().map(rival).collect();
-        }
+    /// Compares from the start on; the first share holds until another one leads.
+    pub(crate) fn new() -> Self {
+        let shadow = |percent| Shadow::new(SHADOW_COUNT, GONE_MAX, percent);
+        let rival = |percent| Rival { shadow: shadow(percent), score: 0.0 };
+        let rivals = PERCENTS.into_iter().map(rival).collect();
+        Self { rivals, current: 0, sampled_below: u32::MAX, capacity: 0, gone: 0 }
     }
 
     pub(crate) fn charged(&self) -> u64 {
-        self.rivals.len() as u64 * shadow::charge(SHADOW_COUNT, self.gone_max)
+        if self.rivals.is_empty() { 0 } else { Self::cost() }
     }
 
-    /// Bytes that `start` takes.
-    pub(crate) fn cost(gone_max: usize) -> u64 {
-        PERCENTS.len() as u64 * shadow::charge(SHADOW_COUNT, gone_max.clamp(1, 1024))
+    /// Bytes that the shadows take.
+    pub(crate) fn cost() -> u64 {
+        PERCENTS.len() as u64 * shadow::charge(SHADOW_COUNT, GONE_MAX)
     }
 
-    /// Follows the number of records that the cache holds.
+    /// Follows the number of records that the cache holds when it is full.
     pub(crate) fn set_count(&mut self, count: usize) {
         let capacity = count.clamp(1, SHADOW_COUNT);
         let below = (capacity as u64 * u64::from(u32::MAX)).div_ceil(count.max(1) as u64);
         self.sampled_below = u32::try_from(below).unwrap_or(u32::MAX);
-        if self.capacity != capacity {
-            self.capacity = capacity;
+        let gone = (GHOST_COUNT_MIN * capacity / count.max(1)).clamp(SHADOW_COUNT, GONE_MAX);
+        if (self.capacity, self.gone) != (capacity, gone) {
+            (self.capacity, self.gone) = (capacity, gone);
             for rival in &mut self.rivals {
-                rival.shadow.set_capacity(capacity);
+                rival.shadow.set_capacity(capacity, gone);
             }
         }
     }
@@ -110,8 +109,7 @@ mod tests {
 
     #[test]
     fn recency_is_chosen_where_it_hits_and_left_where_it_does_not() {
-        let mut choice = Choice::default();
-        choice.start(256);
+        let mut choice = Choice::new();
         choice.set_count(2000);
         assert_eq!(choice.protected_max(2000), Some(1960));
         for round in 0..20 {

@@ -34,8 +34,6 @@ const LOOKS_ON_PROBATION: usize = 16;
 const SMALL_COUNT: usize = 512;
 /// Records that make way at once when the share for probation grows.
 const DEMOTED_AT_ONCE: usize = 8;
-/// Hashes that left and are kept by a shadow, at least and at most.
-const GONE: (usize, usize) = (256, 1000);
 
 /// Which records a hand looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,16 +61,17 @@ pub(crate) struct Policy {
     part: u16,
     ghost: Ghost,
     choice: Choice,
-    /// Touches until the shadows rest, for nothing was evicted for long.
+    /// Touches until the shadows rest, for nothing entered for long.
     awake: usize,
-    /// What the shadows may take.
-    shadow_room: u64,
+    /// Records that are expected when the budget is taken; 0 once something was evicted.
+    expected: usize,
 }
 
 impl Policy {
     /// A policy whose shadows may take `shadow_room` bytes; with too few, the share for probation
     /// stays as it is.
     pub(crate) fn new(shadow_room: u64) -> Self {
+        let choice = if Choice::cost() <= shadow_room { Choice::new() } else { Choice::default() };
         Self {
             protected_at: vec![0; usize::from(EPOCHS)],
             protected: 0,
@@ -84,15 +83,30 @@ impl Policy {
             probation_hand: 0,
             part: 0,
             ghost: Ghost::new(GHOST_COUNT_MIN),
-            choice: Choice::default(),
+            choice,
             awake: 0,
-            shadow_room,
+            expected: 0,
         }
     }
 
     /// Resident records that may be evicted.
     pub(crate) fn count(&self) -> usize {
         self.count
+    }
+
+    /// Says how many records there will be when the budget is taken.
+    pub(crate) fn expect(&mut self, count: usize) {
+        self.expected = count;
+        self.choice.set_count(self.full_count());
+    }
+
+    /// How many records there are when the budget is taken, as far as is known.
+    fn full_count(&self) -> usize {
+        self.count.max(self.expected)
+    }
+
+    fn protected_max(&self) -> Option<usize> {
+        self.choice.protected_max(self.full_count())
     }
 
     /// Bytes that the policy's own memory takes.
@@ -109,7 +123,7 @@ impl Policy {
         let class = match mark.class() {
             Class::Volatile => return,
             Class::Protected => Class::Protected,
-            class => match self.choice.protected_max(self.count) {
+            class => match self.protected_max() {
                 None => Class::New,
                 Some(max) if self.protected < max => Class::Protected,
                 Some(_) if class == Class::New && self.is_early(mark.epoch()) => Class::Protected,
@@ -138,10 +152,11 @@ impl Policy {
     /// Enters a record. The table has room.
     pub(crate) fn admit(&mut self, table: &mut Table, tag: u32, place: u32, has_deadline: bool) {
         let noted = self.ghost.take(tag);
-        let protected = self.choice.protected_max(self.count + 1).is_some_and(|max| {
+        let protected = self.protected_max().is_some_and(|max| {
             self.protected < max || noted.is_some_and(|epoch| self.is_early(epoch))
         });
         self.count += 1;
+        self.awake = self.count * 4;
         if self.count > self.ghost.capacity() {
             self.ghost = Ghost::new(self.count + self.count / 8);
         }
@@ -155,16 +170,8 @@ impl Policy {
 
     /// Takes out whoever should leave first, and remembers that it was there.
     pub(crate) fn evict(&mut self, table: &mut Table) -> Option<Entry> {
-        if self.awake == 0 {
-            let count = self.count.max(1);
-            let gone = (GHOST_COUNT_MIN * GONE.0 / count).clamp(GONE.0, GONE.1);
-            if Choice::cost(gone) <= self.shadow_room {
-                self.choice.start(gone);
-                self.choice.set_count(self.count);
-            }
-        }
-        self.awake = self.count * 4;
-        let at = match self.choice.protected_max(self.count) {
+        self.expected = 0;
+        let at = match self.protected_max() {
             None => self.longest_ago(table, Among::All),
             Some(_) => self
                 .longest_ago(table, Among::Probation)
@@ -193,7 +200,9 @@ impl Policy {
         age(epoch, self.now) < age(self.bottom, self.now)
     }
 
-    fn show(&mut self, tag: u32) {
+    /// Shows a touch to the shadows, unless nothing has left for long.
+    #[inline]
+    pub(crate) fn show(&mut self, tag: u32) {
         if self.awake > 0 {
             self.awake -= 1;
             self.choice.touch(tag);
@@ -233,7 +242,7 @@ impl Policy {
         }
         self.ticks = 0;
         self.now = (self.now + 1) % EPOCHS;
-        self.choice.set_count(self.count);
+        self.choice.set_count(self.full_count());
         let bound = |part: u16| table.slots() * usize::from(part) / usize::from(ROUND);
         for slot in bound(self.part)..bound(self.part + 1) {
             let Some(entry) = table.entry(slot) else { continue };
@@ -253,7 +262,7 @@ impl Policy {
 
     /// Puts protected records back on probation while there are too many.
     fn demote(&mut self, table: &mut Table) {
-        let Some(max) = self.choice.protected_max(self.count) else { return };
+        let Some(max) = self.protected_max() else { return };
         for _ in 0..DEMOTED_AT_ONCE {
             if self.protected <= max {
                 return;

@@ -69,9 +69,10 @@ impl Shadow {
         }
     }
 
-    /// How many records it holds at most from now on.
-    pub(crate) fn set_capacity(&mut self, capacity: usize) {
-        self.capacity = capacity.clamp(1, self.nodes.len() - 1 - self.gone_max);
+    /// How many records it holds from now on at most, and hashes that left.
+    pub(crate) fn set_capacity(&mut self, capacity: usize, gone_max: usize) {
+        assert!(capacity > 0 && capacity + gone_max < self.nodes.len(), "shadow of {capacity}");
+        (self.capacity, self.gone_max) = (capacity, gone_max);
         self.demote();
         self.make_room(self.capacity + 1);
     }
@@ -136,7 +137,7 @@ impl Shadow {
             let id = if probation == NONE { self.oldest[0] } else { probation };
             self.unlink(id);
             self.link(id, List::Gone);
-            if self.lens[List::Gone as usize] > self.gone_max {
+            while self.lens[List::Gone as usize] > self.gone_max {
                 let id = self.oldest[List::Gone as usize];
                 self.unlink(id);
                 self.by_tag.remove(&self.nodes[usize::from(id)].tag);
@@ -199,7 +200,7 @@ mod tests {
     fn a_smaller_one_keeps_what_was_touched_last() {
         let mut shadow = Shadow::new(100, 100, 100);
         assert!(!(0..100).any(|tag| shadow.touch(tag)));
-        shadow.set_capacity(10);
+        shadow.set_capacity(10, 100);
         assert!((90..100).all(|tag| shadow.touch(tag)));
         assert!(!shadow.touch(50));
     }
