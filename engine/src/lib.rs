@@ -90,7 +90,7 @@ pub mod testing {
 }
 
 /// Parts that benches and fuzzers look at from inside; they change without notice.
-#[cfg(feature = "internals")]
+#[cfg(any(test, feature = "internals"))]
 pub mod internals {
     pub use crate::hot::model::PolicyModel;
 }

@@ -35,7 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     paths.sort();
-    let traces: Vec<Trace> = paths.iter().map(|path| Trace::read(path)).collect::<Result<_, _>>()?;
+    let traces: Vec<Trace> =
+        paths.iter().map(|path| Trace::read(path)).collect::<Result<_, _>>()?;
     if traces.is_empty() {
         return Err("no *.u64.zst there".into());
     }

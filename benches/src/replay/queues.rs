@@ -88,7 +88,11 @@ impl Cache for S3Fifo {
         self.touches[key as usize] = 0;
         let again = self.ghosts[key as usize] > 0;
         self.place[key as usize] = if again { Place::Main } else { Place::Small };
-        if again { self.main.push_back(key) } else { self.small.push_back(key) }
+        if again {
+            self.main.push_back(key)
+        } else {
+            self.small.push_back(key)
+        }
         Ok(false)
     }
 }

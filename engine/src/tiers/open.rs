@@ -24,7 +24,7 @@ use crate::tiers::{Counters, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::os::{self, OsVfs};
-use crate::vfs::{Dir, Vfs};
+use crate::vfs::{Dir, Vfs, memory};
 use crate::warm::account::SegmentAccount;
 use crate::warm::active::SegmentWriter;
 use crate::warm::flush::Flusher;
@@ -33,6 +33,8 @@ use crate::warm::versions::VersionTable;
 
 /// Memory that movement needs besides what it counts: zstd's contexts, training, sorting.
 const SCRATCH_LEN: u64 = 8 << 20;
+/// How often the system is asked for the memory that it has for pages of files.
+const PAGES_ASKED_EVERY_MS: u64 = 2000;
 
 impl Tiers {
     /// Opens or creates a store.
@@ -96,6 +98,20 @@ impl Tiers {
         self.warm_len.store(warm, Ordering::Relaxed);
         self.disk_len.store(warm + cold + manifest, Ordering::Relaxed);
         self.fit_memory();
+        self.ask_for_pages();
+    }
+
+    /// Asks now and then whether the system has the memory to keep the whole log's pages.
+    fn ask_for_pages(&self) {
+        let now = self.clock.monotonic_ms();
+        let asked = self.pages_asked_ms.load(Ordering::Relaxed);
+        if asked != 0 && now < asked + PAGES_ASKED_EVERY_MS {
+            return;
+        }
+        self.pages_asked_ms.store(now.max(1), Ordering::Relaxed);
+        let log = self.warm_len.load(Ordering::Relaxed);
+        let short = memory::available_for_pages().is_some_and(|bytes| bytes < log);
+        self.pages_short.store(short, Ordering::Relaxed);
     }
 
     /// Gives the hot tier what the other classes of memory leave of the budget.
@@ -172,6 +188,8 @@ fn assemble(
         visible: AtomicU64::new(last.0),
         warm_len: AtomicU64::new(0),
         disk_len: AtomicU64::new(0),
+        pages_short: AtomicBool::new(false),
+        pages_asked_ms: AtomicU64::new(0),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         idle: AtomicBool::new(false),

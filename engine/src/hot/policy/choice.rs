@@ -113,7 +113,8 @@ mod tests {
         choice.set_count(2000);
         assert_eq!(choice.protected_max(2000), Some(1960));
         for round in 0..20 {
-            (0..3000).for_each(|key| choice.touch(tag(if round % 2 == 0 { key } else { 2999 - key })));
+            (0..3000)
+                .for_each(|key| choice.touch(tag(if round % 2 == 0 { key } else { 2999 - key })));
         }
         assert_eq!(choice.protected_max(2000), None);
         for _ in 0..40 {

@@ -19,9 +19,7 @@ mod shadow;
 
 use crate::hot::ghost::Ghost;
 use crate::hot::policy::choice::Choice;
-use crate::hot::policy::epoch::{
-    AGE_MAX, Class, EPOCHS, EPOCHS_A_TURN, Mark, ROUND, age, before,
-};
+use crate::hot::policy::epoch::{AGE_MAX, Class, EPOCHS, EPOCHS_A_TURN, Mark, ROUND, age, before};
 use crate::hot::table::{At, Entry, Table};
 
 /// Hashes that the ghost remembers at least: a page of them.
