@@ -11,7 +11,7 @@ fn scrambled(key: u32) -> u64 {
 
 /// moka: W-TinyLFU.
 #[derive(Debug)]
-pub struct Moka {
+pub(crate) struct Moka {
     cache: moka::sync::Cache<u64, ()>,
     touches: u32,
 }
@@ -40,7 +40,7 @@ impl Cache for Moka {
 
 /// `quick_cache`, its form for one thread.
 #[derive(Debug)]
-pub struct QuickCache {
+pub(crate) struct QuickCache {
     cache: quick_cache::unsync::Cache<u64, ()>,
 }
 

@@ -50,7 +50,7 @@ impl List {
 
 /// Evicts whoever was touched longest ago.
 #[derive(Debug)]
-pub struct Lru {
+pub(crate) struct Lru {
     list: List,
     resident: Vec<bool>,
     capacity: usize,
@@ -80,7 +80,7 @@ impl Cache for Lru {
 
 /// A hand goes from old to new and evicts the first that was not touched since it came by.
 #[derive(Debug)]
-pub struct Sieve {
+pub(crate) struct Sieve {
     list: List,
     resident: Vec<bool>,
     touched: Vec<bool>,

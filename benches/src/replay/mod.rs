@@ -6,7 +6,6 @@ mod list;
 mod optimum;
 mod queues;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -39,7 +38,7 @@ impl Trace {
     /// Reads a zstd stream of little-endian 64-bit keys.
     pub fn read(path: &Path) -> io::Result<Self> {
         #[expect(clippy::disallowed_types, reason = "a bench reads its input")]
-        let file = File::open(path)?;
+        let file = std::fs::File::open(path)?;
         let mut bytes = Vec::new();
         zstd::Decoder::new(file)?.read_to_end(&mut bytes)?;
         let key = |bytes: &[u8; 8]| u32::try_from(u64::from_le_bytes(*bytes));

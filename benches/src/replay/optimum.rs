@@ -10,7 +10,7 @@ const NEVER: u32 = u32::MAX;
 
 /// Knows for each request when its key comes next.
 #[derive(Debug)]
-pub struct Optimum {
+pub(crate) struct Optimum {
     next: Vec<u32>,
     at: usize,
     /// When each resident key comes next; 0 where it is not resident.

@@ -15,7 +15,7 @@ enum Place {
 
 /// A small queue of a tenth, a main queue, a ghost of what left the small one.
 #[derive(Debug)]
-pub struct S3Fifo {
+pub(crate) struct S3Fifo {
     small: VecDeque<u32>,
     main: VecDeque<u32>,
     ghost: VecDeque<u32>,
@@ -88,11 +88,8 @@ impl Cache for S3Fifo {
         self.touches[key as usize] = 0;
         let again = self.ghosts[key as usize] > 0;
         self.place[key as usize] = if again { Place::Main } else { Place::Small };
-        if again {
-            self.main.push_back(key)
-        } else {
-            self.small.push_back(key)
-        }
+        let queue = if again { &mut self.main } else { &mut self.small };
+        queue.push_back(key);
         Ok(false)
     }
 }

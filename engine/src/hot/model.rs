@@ -55,7 +55,7 @@ impl fmt::Debug for PolicyModel {
     }
 }
 
-/// The finalizer of SplitMix64: dense numbers become hashes.
+/// The finalizer of the `SplitMix64` generator: dense numbers become hashes.
 fn scrambled(key: u32) -> u32 {
     let mut x = u64::from(key).wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);

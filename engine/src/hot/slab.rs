@@ -17,6 +17,9 @@ use crate::hot::HotRecord;
 use crate::ids::{Incarnation, Seq};
 use crate::vfs::map::anon::AnonMap;
 
+#[cfg(test)]
+mod check;
+
 pub(crate) const UNIT: usize = 16;
 const HEAD: usize = 24;
 /// Bits of a place that say where in the slab.
@@ -40,7 +43,7 @@ struct Slab {
 
 #[derive(Debug)]
 pub(crate) struct Slabs {
-    slabs: Vec<Option<Slab>>,
+    maps: Vec<Option<Slab>>,
     slab_len: usize,
     heads: [u32; LISTS],
     filled: u128,
@@ -65,7 +68,7 @@ impl Slabs {
     pub(crate) fn new(slab_len: usize) -> Self {
         assert!((4096..=SLAB_LEN_MAX).contains(&slab_len), "slab of {slab_len} bytes");
         let heads = [0; LISTS];
-        Self { slabs: Vec::new(), slab_len, heads, filled: 0, mapped: 0, used: 0 }
+        Self { maps: Vec::new(), slab_len, heads, filled: 0, mapped: 0, used: 0 }
     }
 
     pub(crate) fn slab_len(&self) -> usize {
@@ -136,17 +139,17 @@ impl Slabs {
     }
 
     fn map(&mut self, len: usize, single: bool) -> io::Result<u32> {
-        let vacant = self.slabs.iter().position(Option::is_none);
-        let index = vacant.unwrap_or(self.slabs.len());
+        let vacant = self.maps.iter().position(Option::is_none);
+        let index = vacant.unwrap_or(self.maps.len());
         if index >= SLAB_COUNT_MAX {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "too many slabs in a shard"));
         }
         let map = AnonMap::new(len, len >= SLAB_LEN_MAX)?;
         self.mapped += map.charged_len() as u64;
         let slab = Some(Slab { map, used: 0, single });
-        match self.slabs.get_mut(index) {
+        match self.maps.get_mut(index) {
             Some(vacant) => *vacant = slab,
-            None => self.slabs.push(slab),
+            None => self.maps.push(slab),
         }
         Ok(to_u32(index + 1) << OFFSET_BITS)
     }
@@ -156,7 +159,7 @@ impl Slabs {
         let units = self.units_at(place);
         self.count_used(place, units, false);
         let index = index_of(place);
-        if self.slabs[index].as_ref().is_some_and(|slab| slab.single) {
+        if self.maps[index].as_ref().is_some_and(|slab| slab.single) {
             self.unmap(index);
             return;
         }
@@ -229,7 +232,7 @@ impl Slabs {
 
     /// The slab with the fewest bytes of records, of those that hold many, and its records.
     pub(crate) fn emptiest(&self) -> Option<(usize, Vec<u32>)> {
-        let shared = self.slabs.iter().enumerate();
+        let shared = self.maps.iter().enumerate();
         let shared = shared.filter_map(|(i, slab)| Some((i, slab.as_ref()?.used, slab)));
         let (index, ..) = shared
             .filter(|(_, _, slab)| slab.as_ref().is_some_and(|slab| !slab.single))
@@ -312,17 +315,17 @@ impl Slabs {
     }
 
     fn unmap(&mut self, index: usize) {
-        if let Some(slab) = self.slabs[index].take() {
+        if let Some(slab) = self.maps[index].take() {
             assert!(slab.used == 0, "slab unmapped with {} units of records", slab.used);
             self.mapped -= slab.map.charged_len() as u64;
         }
-        while self.slabs.last().is_some_and(Option::is_none) {
-            self.slabs.pop();
+        while self.maps.last().is_some_and(Option::is_none) {
+            self.maps.pop();
         }
     }
 
     fn count_used(&mut self, place: u32, units: usize, taken: bool) {
-        let Some(slab) = self.slabs[index_of(place)].as_mut() else { return };
+        let Some(slab) = self.maps[index_of(place)].as_mut() else { return };
         let len = (units * UNIT) as u64;
         slab.used = if taken { slab.used + units } else { slab.used - units };
         self.used = if taken { self.used + len } else { self.used - len };
@@ -392,11 +395,11 @@ impl Slabs {
 
     #[inline]
     fn bytes(&self, index: usize) -> &[u8] {
-        self.slabs[index].as_ref().map_or(&[], |slab| slab.map.as_slice())
+        self.maps[index].as_ref().map_or(&[], |slab| slab.map.as_slice())
     }
 
     fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
-        self.slabs[index].as_mut().map_or(&mut [], |slab| slab.map.as_mut_slice())
+        self.maps[index].as_mut().map_or(&mut [], |slab| slab.map.as_mut_slice())
     }
 
     fn first_word(&self, place: u32) -> u64 {
@@ -410,51 +413,6 @@ impl Slabs {
     fn set_word(&mut self, place: u32, at: usize, word: u32) {
         let offset = offset_of(place) + at;
         self.bytes_mut(index_of(place))[offset..][..4].copy_from_slice(&word.to_le_bytes());
-    }
-
-    /// Walks every slab: blocks end where the next begins, no two neighbours are vacant, lists
-    /// hold the vacant blocks and nothing else, and each sum is what it claims.
-    #[cfg(test)]
-    pub(crate) fn validate(&self, places: &std::collections::BTreeSet<u32>) {
-        let (mut vacant, mut used, mut mapped) = (0, 0, 0);
-        for (index, slab) in self.slabs.iter().enumerate() {
-            let Some(slab) = slab else { continue };
-            mapped += slab.map.charged_len() as u64;
-            let base = to_u32(index + 1) << OFFSET_BITS;
-            let (mut at, mut was_vacant, mut slab_used) = (0, false, 0);
-            let end = if slab.single { self.units_at(base) } else { self.slab_len / UNIT };
-            while at < end {
-                let place = base + to_u32(at);
-                let word = self.word(place, 0);
-                if word & VACANT == 0 {
-                    let flag = self.first_word(place) & AFTER_VACANT != 0;
-                    assert_eq!(flag, was_vacant, "flag of the block at {place:#x}");
-                    assert!(places.contains(&place), "nobody knows the record at {place:#x}");
-                    was_vacant = false;
-                    slab_used += self.units_at(place);
-                    at += self.units_at(place);
-                } else {
-                    assert!(!was_vacant, "two neighbours are vacant at {place:#x}");
-                    was_vacant = true;
-                    vacant += 1;
-                    at += vacant_len(word);
-                }
-            }
-            assert_eq!((at, slab_used), (end, slab.used));
-            used += (slab_used * UNIT) as u64;
-        }
-        assert_eq!((used, mapped), (self.used, self.mapped));
-        let mut listed = 0;
-        for (list, &head) in self.heads.iter().enumerate() {
-            assert_eq!(self.filled >> list & 1 == 1, head != 0);
-            let mut place = head;
-            while place != 0 {
-                assert_eq!(list_of(vacant_len(self.word(place, 0))), list);
-                listed += 1;
-                place = self.word(place, 4);
-            }
-        }
-        assert_eq!(listed, vacant);
     }
 }
 

@@ -47,7 +47,7 @@ const RESIDENT: u16 = 1 << 15;
 impl Mark {
     pub(crate) fn new(class: Class, epoch: u16, has_deadline: bool) -> Self {
         let deadline = if has_deadline { DEADLINE } else { 0 };
-        Self(RESIDENT | (class as u16) << 13 | deadline | epoch % EPOCHS)
+        Self(RESIDENT | ((class as u16) << 13) | deadline | (epoch % EPOCHS))
     }
 
     #[inline]

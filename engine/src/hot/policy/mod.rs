@@ -121,12 +121,11 @@ impl Policy {
         let class = match mark.class() {
             Class::Volatile => return,
             Class::Protected => Class::Protected,
-            class => match self.protected_max() {
-                None => Class::New,
-                Some(max) if self.protected < max => Class::Protected,
-                Some(_) if class == Class::New && self.is_early(mark.epoch()) => Class::Protected,
-                Some(_) => Class::New,
-            },
+            class => {
+                let early = class == Class::New && self.is_early(mark.epoch());
+                let rises = self.protected_max().is_some_and(|max| self.protected < max || early);
+                if rises { Class::Protected } else { Class::New }
+            }
         };
         if mark.epoch() != self.now || mark.class() != class {
             self.set(table, at, mark.with(class, self.now));
