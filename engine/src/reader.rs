@@ -214,7 +214,7 @@ impl Reader {
         }
         let moves = tiers.moves();
         let Some(hit) = tiers.newest_hit(&at)? else { return Ok(None) };
-        if matches!(hit, Hit::Cold(_)) || tiers.pages_short.load(Ordering::Relaxed) {
+        if matches!(hit, Hit::Cold(_)) || tiers.pages.short.load(Ordering::Relaxed) {
             self.admit(&at, &hit, moves);
         }
         Ok(Some(other(&hit)))
@@ -251,8 +251,8 @@ mod tests {
         let db = Options::new().memory_budget(16 << 20).temporary().unwrap();
         let keyspace = db.keyspace("notes").unwrap();
         let tiers = keyspace.reader().tiers();
-        tiers.pages_asked_ms.store(u64::MAX / 2, Ordering::Relaxed);
-        tiers.pages_short.store(true, Ordering::Relaxed);
+        tiers.pages.asked_ms.store(u64::MAX / 2, Ordering::Relaxed);
+        tiers.pages.short.store(true, Ordering::Relaxed);
         (db, keyspace)
     }
 
@@ -285,9 +285,9 @@ mod tests {
             }
             db.stats().hot_hits
         };
-        keyspace.reader().tiers().pages_short.store(false, Ordering::Relaxed);
+        keyspace.reader().tiers().pages.short.store(false, Ordering::Relaxed);
         assert_eq!(hits(5), 0);
-        keyspace.reader().tiers().pages_short.store(true, Ordering::Relaxed);
+        keyspace.reader().tiers().pages.short.store(true, Ordering::Relaxed);
         assert_eq!((hits(2), hits(3)), (0, 3));
         keyspace.put("key", "other").unwrap();
         assert_eq!(keyspace.get("key").unwrap().as_deref(), Some(&b"other"[..]));

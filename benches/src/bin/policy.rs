@@ -8,8 +8,8 @@
 #![expect(clippy::disallowed_methods, reason = "a bench reads its input")]
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use terrace::internals::PolicyModel;
@@ -51,34 +51,38 @@ fn capacity(trace: &Trace, percent: usize) -> usize {
     ((trace.distinct * percent + 50) / 100).max(1)
 }
 
+/// Cell, cache, and what it hit.
+type Measured = (usize, usize, f64);
+
 /// One job a cache, trace and capacity, on two threads.
 fn measure(traces: &[Trace]) -> Result<Vec<Cell>, Box<dyn Error>> {
-    let cells = traces.len() * PERCENTS.len();
+    let count = traces.len() * PERCENTS.len();
     let jobs: Vec<(usize, usize)> =
-        (0..cells).flat_map(|cell| (0..CACHES.len()).map(move |cache| (cell, cache))).collect();
-    #[expect(clippy::disallowed_types, reason = "no lock of the engine's in a bench")]
-    let results: StdMutex<Vec<Cell>> = StdMutex::new(vec![[0.0; CACHES.len()]; cells]);
+        (0..count).flat_map(|cell| (0..CACHES.len()).map(move |cache| (cell, cache))).collect();
     let next = AtomicUsize::new(0);
-    let work = || -> Result<(), String> {
+    let work = || -> io::Result<Vec<Measured>> {
+        let mut measured = Vec::new();
         while let Some(&(cell, index)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let trace = traces.get(cell / PERCENTS.len()).ok_or("no such trace")?;
+            let trace = traces.get(cell / PERCENTS.len()).ok_or(io::ErrorKind::NotFound)?;
             let percent = PERCENTS.get(cell % PERCENTS.len()).copied().unwrap_or(1);
-            let cache = replay::cache(index, capacity(trace, percent), trace);
-            let mut cache = cache.map_err(|error| error.to_string())?;
-            let hits = trace.hit_percent(&mut *cache).map_err(|error| error.to_string())?;
-            let mut results = results.lock().map_err(|error| error.to_string())?;
-            if let Some(place) = results.get_mut(cell).and_then(|cell| cell.get_mut(index)) {
-                *place = hits;
-            }
+            let mut cache = replay::cache(index, capacity(trace, percent), trace)?;
+            measured.push((cell, index, trace.hit_percent(&mut *cache)?));
         }
-        Ok(())
+        Ok(measured)
     };
-    std::thread::scope(|scope| {
+    let measured = std::thread::scope(|scope| -> io::Result<Vec<Measured>> {
         let other = scope.spawn(work);
-        work()?;
-        other.join().map_err(|_| "a thread panicked".to_owned())?
+        let mut measured = work()?;
+        measured.extend(other.join().map_err(|_| io::Error::other("a thread panicked"))??);
+        Ok(measured)
     })?;
-    Ok(results.into_inner()?)
+    let mut cells = vec![[0.0; CACHES.len()]; count];
+    for (cell, index, hits) in measured {
+        if let Some(place) = cells.get_mut(cell).and_then(|cell| cell.get_mut(index)) {
+            *place = hits;
+        }
+    }
+    Ok(cells)
 }
 
 fn print_head(first: &str) {

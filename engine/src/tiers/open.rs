@@ -20,7 +20,7 @@ use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
-use crate::tiers::{Counters, Maintenance, Tiers};
+use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::os::{self, OsVfs};
@@ -104,14 +104,14 @@ impl Tiers {
     /// Asks now and then whether the system has the memory to keep the whole log's pages.
     fn ask_for_pages(&self) {
         let now = self.clock.monotonic_ms();
-        let asked = self.pages_asked_ms.load(Ordering::Relaxed);
+        let asked = self.pages.asked_ms.load(Ordering::Relaxed);
         if asked != 0 && now < asked + PAGES_ASKED_EVERY_MS {
             return;
         }
-        self.pages_asked_ms.store(now.max(1), Ordering::Relaxed);
+        self.pages.asked_ms.store(now.max(1), Ordering::Relaxed);
         let log = self.warm_len.load(Ordering::Relaxed);
         let short = memory::available_for_pages().is_some_and(|bytes| bytes < log);
-        self.pages_short.store(short, Ordering::Relaxed);
+        self.pages.short.store(short, Ordering::Relaxed);
     }
 
     /// Gives the hot tier what the other classes of memory leave of the budget.
@@ -188,8 +188,7 @@ fn assemble(
         visible: AtomicU64::new(last.0),
         warm_len: AtomicU64::new(0),
         disk_len: AtomicU64::new(0),
-        pages_short: AtomicBool::new(false),
-        pages_asked_ms: AtomicU64::new(0),
+        pages: FilePages::default(),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         idle: AtomicBool::new(false),
