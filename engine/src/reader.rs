@@ -220,8 +220,8 @@ impl Reader {
         Ok(Some(other(&hit)))
     }
 
-    /// A record that is touched a second time gets a copy in the hot tier: a cold one always, a warm
-    /// one while the log is longer than the memory for its pages, for else it is in memory anyway.
+    /// A record that is touched a second time gets a copy in the hot tier: a cold one always, a
+    /// warm one while the log is longer than the memory for its pages, for else it is there anyway.
     fn admit(&self, at: &KeyRef<'_>, hit: &Hit, moves: u64) {
         let tiers = self.tiers();
         if !tiers.hot.note_touch(at.hash) {

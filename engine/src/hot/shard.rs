@@ -209,7 +209,7 @@ impl Shard {
         Ok(self.slabs.allocate(units))
     }
 
-    /// Tells the policy how many records the budget has room for, if all are as those that are here.
+    /// Tells the policy how many records the budget has room for, if all are like those here.
     fn expect(&mut self, budget: u64) {
         let (count, used) = (self.policy.count() as u64, self.slabs.used().max(1));
         let full = count.saturating_mul(budget) / (used + count * 16);
