@@ -13,6 +13,7 @@ mod crash;
 mod errors;
 mod faults;
 mod kill;
+mod memory;
 mod model;
 mod moments;
 mod space;
