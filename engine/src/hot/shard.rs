@@ -222,6 +222,11 @@ impl Shard {
         true
     }
 
+    /// Evicts a few; `false` when nobody could go.
+    fn evict_some(&mut self) -> bool {
+        (0..EVICTIONS_MAX).take_while(|_| self.evict()).count() > 0
+    }
+
     /// Evicts, and unmaps slabs, until so many bytes more are within the budget.
     fn make_room(&mut self, bytes: u64, budget: u64) -> io::Result<bool> {
         let slab_len = self.slabs.slab_len() as u64;
@@ -235,7 +240,8 @@ impl Shard {
             if self.charged() + bytes <= budget {
                 break;
             }
-            if !self.empty_slab() {
+            // Volatile records that found no block elsewhere: more of the others must go.
+            if !self.empty_slab() && !self.evict_some() {
                 self.table.shrink()?;
                 return Ok(self.charged() + bytes <= budget);
             }

@@ -131,3 +131,38 @@ fn an_expired_record_is_absent_and_swept() {
     assert_eq!(hot.sweep_expired(100, 10), 1);
     assert_eq!(hot.record_count(), 1);
 }
+
+#[test]
+fn memory_goes_back_when_the_budget_falls_and_volatile_records_stay() {
+    let hot = tier(8 << 20);
+    for key in 0..3000_u16 {
+        admit(&hot, key, &vec![1; usize::from(key % 1999)]);
+        let name = [key.to_le_bytes(), [7, 7]].concat();
+        if key % 10 == 0 {
+            hot.put_volatile(&of(Incarnation(2), &name), &[5; 300], 0).unwrap();
+        }
+    }
+    let before = hot.charged_bytes();
+    hot.set_budget(2 << 20);
+    hot.validate();
+    assert!(before > 3 << 20 && hot.charged_bytes() <= 2 << 20, "{before} before");
+    for key in (0..3000_u16).step_by(10) {
+        let name = [key.to_le_bytes(), [7, 7]].concat();
+        assert_eq!(get_of(&hot, Incarnation(2), &name), Some(vec![5; 300]));
+    }
+    hot.purge_incarnation(Incarnation(2));
+    hot.purge_incarnation(HERE);
+    assert_eq!(hot.record_count(), 0);
+    hot.validate();
+}
+
+#[test]
+fn an_entry_costs_at_most_24_bytes_besides_its_record() {
+    let mut model = model::PolicyModel::new(200_000).unwrap();
+    for key in 0..400_000 {
+        model.touch(key).unwrap();
+    }
+    // Six bytes of deadline and flags lie in the record's block.
+    let each = model.metadata_len() / 200_000 + 6;
+    assert!(each <= 24, "{each} bytes an entry");
+}
