@@ -89,6 +89,11 @@ pub mod testing {
     pub use crate::vfs::{Dir, Entry, EntryKind, File, Lock, Vfs};
 }
 
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// Parts that benches and fuzzers look at from inside; they change without notice.
 #[cfg(any(test, feature = "internals"))]
 pub mod internals {

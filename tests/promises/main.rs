@@ -16,6 +16,7 @@ mod kill;
 mod memory;
 mod model;
 mod moments;
+mod soak;
 mod space;
 mod ttl;
 
