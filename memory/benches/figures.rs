@@ -51,16 +51,17 @@ fn synced(store: &Arc<dyn Store>) -> Outcome {
     let sessions = SessionMemoryStore::new(Arc::clone(store), Arc::new(Vocabulary::O200k));
     let begin = Instant::now();
     let (threads, each) = (8_u32, 100_u32);
-    std::thread::scope(|scope| {
-        let one = |thread: u32| -> terrace_memory::Result<()> {
-            let talk = sessions.get_or_create(&format!("synced {thread}"))?;
-            let talk = talk.durability(Durability::Synced);
-            (0..each).try_for_each(|_| talk.append(Message::new(Role::User, text(1024))).map(|_| ()))
-        };
-        let one = &one;
+    let one = |thread: u32| -> terrace_memory::Result<()> {
+        let talk = sessions.get_or_create(&format!("synced {thread}"))?;
+        let talk = talk.durability(Durability::Synced);
+        (0..each).try_for_each(|_| talk.append(Message::new(Role::User, text(1024))).map(|_| ()))
+    };
+    let one = &one;
+    let done = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|i| scope.spawn(move || one(i))).collect();
         running.into_iter().all(|one| matches!(one.join(), Ok(Ok(()))))
     });
+    assert!(done, "every append is there");
     report("append 1 KiB, synced, 8 threads, 8 sessions", threads * each, begin.elapsed());
     Ok(())
 }
@@ -98,7 +99,11 @@ fn long_history() -> Outcome {
     let sessions = open()?;
     let opened = begin.elapsed();
     let last = sessions.get_or_create("long")?.last(50)?;
-    println!("open {opened:.2?}; with the last {} of a million {:.2?}", last.len(), begin.elapsed());
+    println!(
+        "open {opened:.2?}; with the last {} of a million {:.2?}",
+        last.len(),
+        begin.elapsed()
+    );
     Ok(())
 }
 
