@@ -1,3 +1,5 @@
-//! Benches of Terrace, and its peers behind features.
+//! What the benches share: keys, values and numbers that are the same in each run.
 
 #![forbid(unsafe_code)]
+
+pub mod workload;

@@ -1,0 +1,121 @@
+//! Reads of a store that is not written to: one view a thread and row.
+
+use std::time::Instant;
+
+use terrace_benches::workload::{THETA, Zipf, fill_value, is_value_of, key};
+
+use crate::engine::{Engine, Outcome, Pair};
+use crate::group::{BATCH_LEN, Job, check, emit, figure, get, numbers, rate, some};
+
+/// Keys of one `multi_get`.
+const KEYS: u64 = 32;
+/// Records of one scan.
+const ROWS: u64 = 50;
+/// Bytes of a value where memory is limited: the data shall be larger than what a process needs.
+const LIMITED_VALUE_LEN: usize = 1000;
+
+pub(crate) fn run(job: &Job) -> Outcome<()> {
+    let begin = Instant::now();
+    let engine = job.open()?;
+    get(&*engine.reader()?, 0)?;
+    emit("open_after_close", begin.elapsed().as_secs_f64() * 1000.0);
+    let engine = &*engine;
+    uniform(job, engine, 1)?; // Warm-up: the same work, its figure dropped.
+    emit("get_uniform_1", uniform(job, engine, 1)?);
+    emit("get_uniform_2", uniform(job, engine, 2)?);
+    let zipf = Zipf::new(job.loaded(), THETA);
+    skewed(job, engine, &zipf, 1)?;
+    emit("get_zipf_1", skewed(job, engine, &zipf, 1)?);
+    emit("get_zipf_2", skewed(job, engine, &zipf, 2)?);
+    emit("get_absent", absent(job, engine)?);
+    emit("multi_get_32", multi_get(job, engine)?);
+    if engine.ordered() {
+        scan(job, engine, job.ops / ROWS / 4)?;
+        emit("scan_50", scan(job, engine, job.ops / ROWS * 2)?);
+    }
+    Ok(())
+}
+
+fn uniform(job: &Job, engine: &dyn Engine, threads: u64) -> Outcome<f64> {
+    rate(threads, job.ops, |thread, ops| {
+        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+        (0..ops).try_for_each(|_| get(&*reader, numbers.below(job.loaded())))
+    })
+}
+
+fn skewed(job: &Job, engine: &dyn Engine, zipf: &Zipf, threads: u64) -> Outcome<f64> {
+    rate(threads, job.ops, |thread, ops| {
+        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+        (0..ops).try_for_each(|_| get(&*reader, zipf.id(&mut numbers)))
+    })
+}
+
+fn absent(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
+    rate(1, job.ops, |thread, ops| {
+        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+        for _ in 0..ops {
+            let id = job.loaded() * 8 + numbers.below(job.loaded());
+            check(!reader.get(&key(id), &mut |_| ())?, id)?;
+        }
+        Ok(())
+    })
+}
+
+/// Keys a second.
+fn multi_get(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
+    let calls = rate(1, job.ops / KEYS, |thread, calls| {
+        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+        for _ in 0..calls {
+            let (ids, keys) = some(&mut numbers, KEYS, job.loaded());
+            let mut right = 0;
+            reader.multi_get(&keys, &mut |i, value| {
+                right += u64::from(ids.get(i).is_some_and(|&id| is_value_of(id, value)));
+            })?;
+            check(right == KEYS, 0)?;
+        }
+        Ok(())
+    })?;
+    Ok(calls * figure(KEYS))
+}
+
+/// Scans a second.
+fn scan(job: &Job, engine: &dyn Engine, scans: u64) -> Outcome<f64> {
+    rate(1, scans, |thread, scans| {
+        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+        let mut bytes = 0;
+        for _ in 0..scans {
+            let from = key(numbers.below(job.loaded()));
+            let add = &mut |key: &[u8], value: &[u8]| bytes += key.len() + value.len();
+            reader.scan(&from, ROWS, add)?;
+        }
+        check(bytes > 0, 0)
+    })
+}
+
+/// Zipf gets where the data is four times the memory that the process may have.
+pub(crate) fn run_limited(job: &Job) -> Outcome<()> {
+    let engine = job.open()?;
+    let mut pairs: Vec<Pair> = Vec::new();
+    for id in 0..job.keys {
+        let mut value = vec![0; LIMITED_VALUE_LEN];
+        fill_value(id, 0, &mut value);
+        pairs.push((key(id), value));
+        if pairs.len() as u64 == BATCH_LEN || id + 1 == job.keys {
+            engine.put_all(&pairs)?;
+            pairs.clear();
+        }
+    }
+    engine.sync()?;
+    engine.settle()?;
+    engine.close()?;
+    let engine = job.open()?;
+    let zipf = Zipf::new(job.keys, THETA);
+    skewed(job, &*engine, &zipf, 1)?;
+    emit("limited_zipf", skewed(job, &*engine, &zipf, 1)?);
+    Ok(())
+}
+
+/// Bytes of data that `run_limited` writes.
+pub(crate) fn limited_data_bytes(keys: u64) -> u64 {
+    keys * (24 + LIMITED_VALUE_LEN as u64)
+}
