@@ -3,7 +3,7 @@
 use terrace_benches::workload::{KEY_LEN, TEXT_LEN, Texts, key};
 
 use crate::engine::{Outcome, Pair};
-use crate::group::{BATCH_LEN, Job, check, disk_bytes, emit, figure, numbers, rate};
+use crate::group::{BATCH_LEN, Job, check, disk_bytes, emit, figure, median_rate};
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
     let texts = Texts::default();
@@ -27,8 +27,8 @@ pub(crate) fn run(job: &Job) -> Outcome<()> {
     emit("cold_size", figure(disk_bytes(&job.dir)) / raw);
     let engine = job.open()?;
     let reads = |ops: u64| {
-        rate(1, ops, |thread, ops| {
-            let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+        median_rate(job, 1, ops, |numbers, ops| {
+            let reader = engine.reader()?;
             for _ in 0..ops {
                 let id = numbers.below(count);
                 let mut right = false;

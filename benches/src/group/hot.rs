@@ -3,7 +3,7 @@
 use terrace_benches::workload::{THETA, VALUE_LEN, Zipf, fill_value, is_value_of, key};
 
 use crate::engine::{Cache, Outcome};
-use crate::group::{Job, check, emit, numbers, rate};
+use crate::group::{Job, check, emit, median_rate, rate};
 use crate::peers;
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
@@ -20,8 +20,7 @@ pub(crate) fn run(job: &Job) -> Outcome<()> {
     emit("hot_put", put);
     let zipf = Zipf::new(job.keys, THETA);
     let uniform = |threads| {
-        rate(threads, job.ops, |thread, ops| {
-            let mut numbers = numbers(job, thread);
+        median_rate(job, threads, job.ops, |numbers, ops| {
             (0..ops).try_for_each(|_| get(cache, numbers.below(job.keys)))
         })
     };
@@ -29,9 +28,8 @@ pub(crate) fn run(job: &Job) -> Outcome<()> {
     emit("hot_get_uniform_1", uniform(1)?);
     emit("hot_get_uniform_2", uniform(2)?);
     let skewed = |threads| {
-        rate(threads, job.ops, |thread, ops| {
-            let mut numbers = numbers(job, thread);
-            (0..ops).try_for_each(|_| get(cache, zipf.id(&mut numbers)))
+        median_rate(job, threads, job.ops, |numbers, ops| {
+            (0..ops).try_for_each(|_| get(cache, zipf.id(numbers)))
         })
     };
     emit("hot_get_zipf_1", skewed(1)?);

@@ -12,6 +12,7 @@ mod ycsb;
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -24,6 +25,9 @@ use crate::peers;
 
 /// Records that one batch writes or deletes.
 pub(crate) const BATCH_LEN: u64 = 1000;
+
+/// Slices of a row of reads.
+const SLICES: u64 = 50;
 
 /// Rows that are measured together. The first five share a directory, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -130,28 +134,47 @@ fn emit(row: &str, value: f64) {
 }
 
 /// A row by several threads: each calls `body` with its number and how many operations are its own.
-/// Answers operations a second of all together.
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+/// Answers operations a second of all together, from the first begin to the last end.
 fn rate(threads: u64, ops: u64, body: impl Fn(u64, u64) -> Outcome<()> + Sync) -> Outcome<f64> {
     let share = (ops / threads).max(1);
-    let start = Barrier::new(usize::try_from(threads)? + 1);
-    let elapsed = std::thread::scope(|scope| {
+    let start = Barrier::new(usize::try_from(threads)?);
+    let times = std::thread::scope(|scope| {
         let one = |number| {
             let (start, body) = (&start, &body);
             scope.spawn(move || {
                 start.wait();
-                body(number, share)
+                let begin = Instant::now();
+                body(number, share)?;
+                Outcome::Ok((begin, Instant::now()))
             })
         };
         let all: Vec<_> = (0..threads).map(one).collect();
-        start.wait();
-        let begin = Instant::now();
-        for thread in all {
-            thread.join().map_err(|_| "a thread of the row panicked")??;
-        }
-        Outcome::Ok(begin.elapsed())
+        let join = |thread: ScopedJoinHandle<'_, Outcome<(Instant, Instant)>>| {
+            thread.join().map_err(|_| "a thread of the row panicked")?
+        };
+        all.into_iter().map(join).collect::<Outcome<Vec<_>>>()
     })?;
-    Ok((share * threads) as f64 / elapsed.as_secs_f64())
+    let begin = times.iter().map(|time| time.0).min().ok_or("a row without threads")?;
+    let end = times.iter().map(|time| time.1).max().ok_or("a row without threads")?;
+    Ok(figure(share * threads) / end.duration_since(begin).as_secs_f64())
+}
+
+/// A row of reads: cut into slices, and the rate of the median slice. Whoever else uses the machine
+/// then disturbs some slices, and not the figure. Each slice and thread has numbers of its own.
+fn median_rate(
+    job: &Job,
+    threads: u64,
+    ops: u64,
+    body: impl Fn(&mut Numbers, u64) -> Outcome<()> + Sync,
+) -> Outcome<f64> {
+    let mut rates = Vec::new();
+    for slice in 0..SLICES {
+        rates.push(rate(threads, ops / SLICES, |thread, ops| {
+            body(&mut numbers(job, slice * 64 + thread), ops)
+        })?);
+    }
+    rates.sort_by(f64::total_cmp);
+    Ok(rates.get(rates.len() / 2).copied().unwrap_or(0.0))
 }
 
 /// Numbers of one thread of one row, the same in each run of a seed.

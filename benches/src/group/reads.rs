@@ -5,7 +5,7 @@ use std::time::Instant;
 use terrace_benches::workload::{THETA, Zipf, fill_value, is_value_of, key};
 
 use crate::engine::{Engine, Outcome, Pair};
-use crate::group::{BATCH_LEN, Job, check, emit, figure, get, numbers, rate, some};
+use crate::group::{BATCH_LEN, Job, check, emit, figure, get, median_rate, some};
 
 /// Keys of one `multi_get`.
 const KEYS: u64 = 32;
@@ -20,39 +20,39 @@ pub(crate) fn run(job: &Job) -> Outcome<()> {
     get(&*engine.reader()?, 0)?;
     emit("open_after_close", begin.elapsed().as_secs_f64() * 1000.0);
     let engine = &*engine;
-    uniform(job, engine, 1)?; // Warm-up: the same work, its figure dropped.
+    let reader = engine.reader()?;
+    (0..job.loaded()).try_for_each(|id| get(&*reader, id))?; // Warm-up: everything once.
+    drop(reader);
     emit("get_uniform_1", uniform(job, engine, 1)?);
     emit("get_uniform_2", uniform(job, engine, 2)?);
     let zipf = Zipf::new(job.loaded(), THETA);
-    skewed(job, engine, &zipf, 1)?;
     emit("get_zipf_1", skewed(job, engine, &zipf, 1)?);
     emit("get_zipf_2", skewed(job, engine, &zipf, 2)?);
     emit("get_absent", absent(job, engine)?);
     emit("multi_get_32", multi_get(job, engine)?);
     if engine.ordered() {
-        scan(job, engine, job.ops / ROWS / 4)?;
         emit("scan_50", scan(job, engine, job.ops / ROWS * 2)?);
     }
     Ok(())
 }
 
 fn uniform(job: &Job, engine: &dyn Engine, threads: u64) -> Outcome<f64> {
-    rate(threads, job.ops, |thread, ops| {
-        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+    median_rate(job, threads, job.ops, |numbers, ops| {
+        let reader = engine.reader()?;
         (0..ops).try_for_each(|_| get(&*reader, numbers.below(job.loaded())))
     })
 }
 
 fn skewed(job: &Job, engine: &dyn Engine, zipf: &Zipf, threads: u64) -> Outcome<f64> {
-    rate(threads, job.ops, |thread, ops| {
-        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
-        (0..ops).try_for_each(|_| get(&*reader, zipf.id(&mut numbers)))
+    median_rate(job, threads, job.ops, |numbers, ops| {
+        let reader = engine.reader()?;
+        (0..ops).try_for_each(|_| get(&*reader, zipf.id(numbers)))
     })
 }
 
 fn absent(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
-    rate(1, job.ops, |thread, ops| {
-        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+    median_rate(job, 1, job.ops, |numbers, ops| {
+        let reader = engine.reader()?;
         for _ in 0..ops {
             let id = job.loaded() * 8 + numbers.below(job.loaded());
             check(!reader.get(&key(id), &mut |_| ())?, id)?;
@@ -63,10 +63,10 @@ fn absent(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
 
 /// Keys a second.
 fn multi_get(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
-    let calls = rate(1, job.ops / KEYS, |thread, calls| {
-        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+    let calls = median_rate(job, 1, job.ops / KEYS, |numbers, calls| {
+        let reader = engine.reader()?;
         for _ in 0..calls {
-            let (ids, keys) = some(&mut numbers, KEYS, job.loaded());
+            let (ids, keys) = some(numbers, KEYS, job.loaded());
             let mut right = 0;
             reader.multi_get(&keys, &mut |i, value| {
                 right += u64::from(ids.get(i).is_some_and(|&id| is_value_of(id, value)));
@@ -80,8 +80,8 @@ fn multi_get(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
 
 /// Scans a second.
 fn scan(job: &Job, engine: &dyn Engine, scans: u64) -> Outcome<f64> {
-    rate(1, scans, |thread, scans| {
-        let (reader, mut numbers) = (engine.reader()?, numbers(job, thread));
+    median_rate(job, 1, scans, |numbers, scans| {
+        let reader = engine.reader()?;
         let mut bytes = 0;
         for _ in 0..scans {
             let from = key(numbers.below(job.loaded()));

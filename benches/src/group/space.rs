@@ -10,17 +10,19 @@ use crate::group::{BATCH_LEN, Job, disk_bytes, emit, figure, fill, numbers};
 /// Space counts when it has not changed for this long, or at the end of a minute.
 const QUIET: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Bytes that a store may take before its records count.
+const CONSTANT: u64 = 4 << 20;
 /// Times that everything is overwritten.
 const FOLD: u64 = 3;
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
-    let keys = (job.keys / 4).max(10);
+    let keys = (job.keys / 2).max(10);
     let live = |count: u64| figure(count * (KEY_LEN + VALUE_LEN) as u64);
     let engine = job.open()?;
     fill(&*engine, 0..keys)?;
     overwrite(job, &*engine, keys)?;
     engine.sync()?;
-    emit("space_overwritten", figure(settled_bytes(job)) / live(keys));
+    emit("space_overwritten", figure(settled_bytes(job).saturating_sub(CONSTANT)) / live(keys));
     let begin = Instant::now();
     let kept = keys / 10;
     let gone: Vec<Key> = (kept..keys).map(key).collect();
@@ -29,7 +31,7 @@ pub(crate) fn run(job: &Job) -> Outcome<()> {
     }
     emit("delete", figure(keys - kept) / begin.elapsed().as_secs_f64());
     engine.sync()?;
-    emit("space_deleted", figure(settled_bytes(job)) / live(kept));
+    emit("space_deleted", figure(settled_bytes(job).saturating_sub(CONSTANT)) / live(kept));
     engine.close()
 }
 

@@ -9,7 +9,7 @@ use crate::engine::Outcome;
 use crate::group::{Job, emit, figure, rate};
 
 /// How long each row runs.
-const TIME: Duration = Duration::from_secs(2);
+const TIME: Duration = Duration::from_millis(1500);
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
     let engine = job.open()?;

@@ -69,5 +69,9 @@ fn machine() -> String {
     let kernel = kernel.split(['-', '\n']).next().unwrap_or_default().to_owned();
     let model = line("/proc/cpuinfo", "model name");
     let memory = line("/proc/meminfo", "MemTotal");
-    format!("{model}, {cores} cores, memory {memory}, Linux {kernel}")
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').nth(2).unwrap_or_default();
+    format!(
+        "{model}, {cores} cores, memory {memory}, Linux {kernel}, load of the last 15 minutes {load}"
+    )
 }
