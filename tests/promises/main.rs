@@ -13,8 +13,10 @@ mod crash;
 mod errors;
 mod faults;
 mod kill;
+mod memory;
 mod model;
 mod moments;
+mod soak;
 mod space;
 mod ttl;
 
