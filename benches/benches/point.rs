@@ -3,7 +3,6 @@
 
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "a bench that cannot open its store ends")]
-#![expect(missing_docs, reason = "the macro of criterion makes a public function")]
 
 use std::hint::black_box;
 use std::time::Duration;

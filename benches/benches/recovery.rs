@@ -7,7 +7,6 @@
     clippy::disallowed_methods,
     reason = "a bench copies files itself, and one that cannot open its store ends"
 )]
-#![expect(missing_docs, reason = "the macro of criterion makes a public function")]
 
 use std::path::Path;
 use std::time::Duration;

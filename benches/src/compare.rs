@@ -220,7 +220,10 @@ impl Session {
         let stdout = child.stdout.take().ok_or("the process has no output")?;
         for line in BufReader::new(stdout).lines() {
             let line: Value = serde_json::from_str(&line?)?;
-            let (row, value) = (line["row"].as_str(), line["value"].as_f64());
+            let (row, value) = (
+                line.get("row").and_then(Value::as_str),
+                line.get("value").and_then(Value::as_f64),
+            );
             match (row, value) {
                 (Some(READY), _) => return Ok(true),
                 (Some(row), Some(value)) => self.figures.add(engine, row, value),

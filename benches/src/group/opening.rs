@@ -8,7 +8,7 @@ use crate::engine::Outcome;
 use crate::group::{Job, emit, get};
 
 /// Longer than the parent takes to kill.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 /// The row that tells the parent that the writes have returned.
 pub(crate) const READY: &str = "ready";
 

@@ -108,7 +108,6 @@ pub(crate) fn run_limited(job: &Job) -> Outcome<()> {
         }
     }
     engine.sync()?;
-    engine.settle()?;
     engine.close()?;
     let engine = job.open()?;
     let zipf = Zipf::new(job.keys, THETA);

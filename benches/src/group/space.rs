@@ -9,7 +9,7 @@ use crate::group::{BATCH_LEN, Job, disk_bytes, emit, figure, fill, numbers};
 
 /// Space counts when it has not changed for this long, or at the end of a minute.
 const QUIET: Duration = Duration::from_secs(5);
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Bytes that a store may take before its records count.
 const CONSTANT: u64 = 4 << 20;
 /// Times that everything is overwritten.

@@ -1,4 +1,4 @@
-//! YCSB A to F (Cooper et al., SoCC 2010), one thread, its default mixes and distributions.
+//! YCSB A to F (Cooper et al., `SoCC` 2010), one thread, its default mixes and distributions.
 //! A read sees all writes before it: each takes a view of its own.
 
 use terrace_benches::workload::{Numbers, THETA, VALUE_LEN, Zipf, fill_value, key};

@@ -12,7 +12,7 @@ use crate::engine::{Cache, Config, Engine, Outcome, Pair, Reader};
 const WARM_BUDGET: u64 = 64 << 30;
 /// The least that an option takes: everything goes to the archive.
 const COLD_BUDGET: u64 = 4 << 20;
-const SETTLE_MAX: Duration = Duration::from_secs(60);
+const SETTLE_MAX: Duration = Duration::from_mins(1);
 
 pub(crate) const CONFIG: &str = "`memory_budget` is the cache size and holds the index too; \
     `warm_budget` above the data, 4 MiB in the cold rows; else defaults. Reads by `get_with` and \
