@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use terrace::{Db, Durability, Keyspace, KeyspaceOptions, Options};
+use terrace::{Db, Durability, Error, Keyspace, KeyspaceOptions, Options};
 use terrace_benches::workload::Key;
 
 use crate::engine::{Cache, Config, Engine, Outcome, Pair, Reader};
@@ -24,6 +24,7 @@ struct Terrace {
     db: Db,
     keyspace: Keyspace,
     ordered: bool,
+    cold: bool,
 }
 
 pub(crate) fn open(config: &Config, ordered: bool) -> Outcome<Box<dyn Engine>> {
@@ -37,7 +38,7 @@ pub(crate) fn open(config: &Config, ordered: bool) -> Outcome<Box<dyn Engine>> {
     let options = KeyspaceOptions::new();
     let options = if ordered { options } else { options.unordered() };
     let keyspace = db.keyspace_with("bench", options)?;
-    Ok(Box::new(Terrace { db, keyspace, ordered }))
+    Ok(Box::new(Terrace { db, keyspace, ordered, cold: config.cold }))
 }
 
 impl Engine for Terrace {
@@ -50,11 +51,17 @@ impl Engine for Terrace {
     }
 
     fn put_all(&self, pairs: &[Pair]) -> Outcome<()> {
-        let mut batch = self.db.batch();
-        for (key, value) in pairs {
-            batch.put(&self.keyspace, key, value);
+        loop {
+            let mut batch = self.db.batch();
+            for (key, value) in pairs {
+                batch.put(&self.keyspace, key, value);
+            }
+            match batch.commit() {
+                // The log of the cold rows is tiny: the batch waits until demotion has caught up.
+                Err(Error::Full { .. }) if self.cold => self.settle()?,
+                other => return Ok(other?),
+            }
         }
-        Ok(batch.commit()?)
     }
 
     fn delete_all(&self, keys: &[Key]) -> Outcome<()> {
