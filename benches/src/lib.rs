@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "peers")]
+pub mod replay;
 pub mod workload;

@@ -1,4 +1,4 @@
-//! The data of every bench: keys, values, orders of access, the same in each run and on each engine.
+//! The data of every bench: keys, values, orders of access, the same in each run.
 //! Knows numbers and bytes; knows no engine.
 
 /// Bytes of a key.
@@ -14,15 +14,16 @@ pub const THETA: f64 = 0.99;
 pub type Key = [u8; KEY_LEN];
 
 /// Words of the JSON texts: the most frequent come first.
-const WORDS: &str = "the of and to a in is that for it with as was on be by this are from or at \
-    user session memory context model answer question tool call result search file line error \
-    value key store record table index query page time token budget summary note task plan step \
-    agent message reply prompt draft review test build release branch commit change request issue \
-    open closed pending failed passed running queue worker thread process signal socket stream \
-    buffer cache block segment archive journal manifest snapshot iterator cursor range prefix batch \
-    transaction conflict retry timeout deadline limit quota account ledger audit report chart figure \
-    median spread sample latency throughput bandwidth memory disk network kernel driver device \
-    garden river mountain valley harbour bridge castle village market station window kitchen letter";
+const WORDS: &str = "the of and to a in is that for it with as was on be by this are from or at user session \
+    memory context model answer question tool call result search file line error value key \
+    store record table index query page time token budget summary note task plan step agent \
+    message reply prompt draft review test build release branch commit change request issue \
+    open closed pending failed passed running queue worker thread process signal socket \
+    stream buffer cache block segment archive journal manifest snapshot iterator cursor \
+    range prefix batch transaction conflict retry timeout deadline limit quota account \
+    ledger audit report chart figure median spread sample latency throughput bandwidth \
+    memory disk network kernel driver device garden river mountain valley harbour bridge \
+    castle village market station window kitchen letter";
 
 /// Mixes a number so that neighbours end far apart; no two numbers give the same.
 #[must_use]
@@ -65,7 +66,7 @@ pub fn is_value_of(id: u64, value: &[u8]) -> bool {
     value.get(..8) == Some(&id.to_le_bytes()[..])
 }
 
-/// Texts like those an agent keeps: JSON of 1 KiB, words by frequency. Fits no dictionary by itself.
+/// Texts like those an agent keeps: JSON of 1 KiB, words by frequency.
 #[derive(Debug)]
 pub struct Texts {
     words: Vec<&'static str>,
@@ -136,8 +137,8 @@ impl Numbers {
     }
 }
 
-/// Zipf-distributed ranks: the generator of YCSB (Gray et al., SIGMOD 1994). Setting it up costs one
-/// power for each rank.
+/// Zipf-distributed ranks: the generator of YCSB (Gray et al., SIGMOD 1994). Setting it up costs
+/// one power for each rank.
 #[derive(Debug, Clone)]
 pub struct Zipf {
     count: u64,

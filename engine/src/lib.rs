@@ -93,3 +93,9 @@ pub mod testing {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Parts that benches and fuzzers look at from inside; they change without notice.
+#[cfg(any(test, feature = "internals"))]
+pub mod internals {
+    pub use crate::hot::model::PolicyModel;
+}

@@ -116,7 +116,7 @@ pub(crate) fn run_limited(job: &Job) -> Outcome<()> {
     Ok(())
 }
 
-/// Zipf gets for a fixed time: what reads the disk may be a thousand times slower than what does not.
+/// Zipf gets for a fixed time: what reads the disk may be a thousand times slower than memory.
 fn for_a_while(job: &Job, engine: &dyn Engine, zipf: &Zipf, pass: u64) -> Outcome<f64> {
     let (reader, mut numbers) = (engine.reader()?, numbers(job, pass));
     let (begin, mut count) = (Instant::now(), 0);

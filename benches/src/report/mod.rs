@@ -71,7 +71,5 @@ fn machine() -> String {
     let memory = line("/proc/meminfo", "MemTotal");
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').nth(2).unwrap_or_default();
-    format!(
-        "{model}, {cores} cores, memory {memory}, Linux {kernel}, load of the last 15 minutes {load}"
-    )
+    format!("{model}, {cores} cores, memory {memory}, Linux {kernel}, load of 15 minutes {load}")
 }

@@ -35,7 +35,8 @@ pub(crate) fn chart(title: &str, rows: &[&Row], engines: &[Named], figures: &Fig
             put(&mut body, LEFT - 6.0, y + 10.0, "end", "normal", name);
             let _ok = writeln!(
                 body,
-                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{color}\"/>",
+                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" \
+                 fill=\"{color}\"/>",
                 BAR - 4.0
             );
             put(&mut body, LEFT + width + 4.0, y + 10.0, "start", "normal", &text(*value));

@@ -17,6 +17,7 @@ pub(crate) mod clock;
 pub(crate) mod counting;
 pub(crate) mod lock;
 pub(crate) mod map;
+pub(crate) mod memory;
 pub(crate) mod os;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
