@@ -14,7 +14,8 @@ pub const THETA: f64 = 0.99;
 pub type Key = [u8; KEY_LEN];
 
 /// Words of the JSON texts: the most frequent come first.
-const WORDS: &str = "the of and to a in is that for it with as was on be by this are from or at user session \
+const WORDS: &str = "the of and to a in is that for it with as was on be by this are from \
+    or at user session \
     memory context model answer question tool call result search file line error value key \
     store record table index query page time token budget summary note task plan step agent \
     message reply prompt draft review test build release branch commit change request issue \

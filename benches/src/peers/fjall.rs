@@ -6,7 +6,8 @@ use terrace_benches::workload::Key;
 use crate::engine::{Config, Engine, Outcome, Pair, Reader};
 
 pub(crate) const CONFIG: &str = "`cache_size` is the cache size; else defaults (LZ4, journal in \
-    the kernel's buffers). A synced write calls `persist(SyncAll)`. Reads go to the keyspace itself.";
+    the kernel's buffers). A synced write calls `persist(SyncAll)`. Reads go to the \
+    keyspace itself.";
 
 struct Fjall {
     db: Database,

@@ -12,7 +12,8 @@ use crate::engine::{Config, Engine, Outcome, Pair, Reader};
 const DICTIONARY_LEN: i32 = 16 << 10;
 
 pub(crate) const CONFIG: &str = "The options of its tuning page: LRU block cache of the cache \
-    size, blocks of 16 KiB, index and filters in the cache, 10-bit Bloom filters, 2 background jobs, no \
+    size, blocks of 16 KiB, index and filters in the cache, 10-bit Bloom filters, 2 \
+    background jobs, no \
     compression. A synced write sets `sync`.";
 pub(crate) const CONFIG_ZSTD: &str =
     "As rocksdb, with zstd and dictionaries of 16 KiB, blocks of 16 KiB.";
