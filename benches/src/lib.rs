@@ -1,6 +1,7 @@
-//! Benches of Terrace, and its peers behind features.
+//! What the benches share: keys, values and numbers that are the same in each run.
 
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "peers")]
 pub mod replay;
+pub mod workload;

@@ -1,0 +1,240 @@
+//! `compare`: every engine side by side, each group of rows in a process of its own, in turns.
+//! Knows processes and directories; measures nothing itself.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::cgroup::Cgroup;
+use crate::engine::Outcome;
+use crate::figures::Figures;
+use crate::group::Group;
+use crate::group::opening::READY;
+use crate::group::reads::limited_data_bytes;
+use crate::peers::{self, Named};
+use crate::report::{self, Run};
+
+/// The groups in their order; those of one directory come first.
+const GROUPS: &[Group] = &[
+    Group::Load,
+    Group::Reads,
+    Group::Ycsb,
+    Group::Crash,
+    Group::CrashOpen,
+    Group::Synced,
+    Group::Space,
+    Group::Cold,
+    Group::Limited,
+];
+/// Less memory than this and the process itself does not fit.
+const LIMIT_MIN: u64 = 24 << 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Under five minutes: 200,000 keys, one repetition.
+    #[arg(long)]
+    pub quick: bool,
+    /// Records of the main rows.
+    #[arg(long)]
+    pub keys: Option<u64>,
+    /// Operations of a row.
+    #[arg(long)]
+    pub ops: Option<u64>,
+    /// Repetitions.
+    #[arg(long)]
+    pub repetitions: Option<u64>,
+    /// Cache bytes of each engine, in MiB.
+    #[arg(long)]
+    pub cache_mib: Option<u64>,
+    /// Only these engines, by name.
+    #[arg(long, value_delimiter = ',')]
+    pub engines: Vec<String>,
+    /// Only these groups of rows; `reads`, `ycsb` and `crash-open` need `load`.
+    #[arg(long, value_delimiter = ',')]
+    pub groups: Vec<Group>,
+    /// Where the stores lie while they are measured: on the disk that is meant, not on a tmpfs.
+    #[arg(long, default_value = "target")]
+    pub dir: PathBuf,
+    /// Where table, JSON and charts go.
+    #[arg(long, default_value = "target/compare")]
+    pub out: PathBuf,
+}
+
+/// What one run is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub keys: u64,
+    pub ops: u64,
+    pub repetitions: u64,
+    pub cache_bytes: u64,
+}
+
+impl CompareArgs {
+    fn sizes(&self) -> Sizes {
+        let (keys, ops, repetitions, cache) =
+            if self.quick { (200_000, 200_000, 1, 256) } else { (1_000_000, 1_000_000, 3, 512) };
+        Sizes {
+            keys: self.keys.unwrap_or(keys).max(1000),
+            ops: self.ops.unwrap_or(ops).max(1000),
+            repetitions: self.repetitions.unwrap_or(repetitions).max(1),
+            cache_bytes: self.cache_mib.unwrap_or(cache) << 20,
+        }
+    }
+
+    fn wants(&self, engine: &Named) -> bool {
+        self.engines.is_empty() || self.engines.iter().any(|name| name == engine.0)
+    }
+
+    fn wants_group(&self, group: Group) -> bool {
+        self.groups.is_empty() || self.groups.contains(&group)
+    }
+}
+
+/// Measures everything and writes the report; the table goes to standard output too.
+pub(crate) fn run(args: &CompareArgs) -> Outcome<()> {
+    let stores: Vec<Named> = peers::stores().into_iter().filter(|e| args.wants(e)).collect();
+    let caches: Vec<Named> = peers::caches().into_iter().filter(|e| args.wants(e)).collect();
+    if stores.is_empty() && caches.is_empty() {
+        return Err("this build has none of the engines named".into());
+    }
+    std::fs::create_dir_all(&args.dir)?;
+    let scratch = tempfile::tempdir_in(&args.dir)?;
+    let mut session = Session {
+        sizes: args.sizes(),
+        scratch: scratch.path().to_path_buf(),
+        figures: Figures::default(),
+        failures: Vec::new(),
+        limit: limited(args),
+    };
+    for repetition in 0..session.sizes.repetitions {
+        for &group in GROUPS.iter().filter(|&&group| args.wants_group(group)) {
+            session.turn(group, &stores, repetition);
+        }
+        if args.wants_group(Group::Hot) {
+            session.turn(Group::Hot, &caches, repetition);
+        }
+        for (name, _) in &stores {
+            remove(&session.scratch.join(name));
+        }
+    }
+    let Session { sizes, figures, failures, .. } = session;
+    let run = Run { sizes, stores, caches, figures, failures };
+    println!("{}", report::write(&run, &args.out)?);
+    Ok(())
+}
+
+/// A cgroup for the limited row, or why there is none.
+fn limited(args: &CompareArgs) -> Outcome<Cgroup> {
+    let bytes = limited_data_bytes(args.sizes().keys) / 4;
+    if bytes < LIMIT_MIN {
+        return Err(format!("a quarter of the data is less than {LIMIT_MIN} bytes").into());
+    }
+    Cgroup::new(bytes)
+}
+
+/// A run under way.
+struct Session {
+    sizes: Sizes,
+    scratch: PathBuf,
+    figures: Figures,
+    failures: Vec<String>,
+    limit: Outcome<Cgroup>,
+}
+
+impl Session {
+    /// One group on each engine in turn; another one begins in each repetition.
+    fn turn(&mut self, group: Group, engines: &[Named], repetition: u64) {
+        let count = engines.len();
+        let first = usize::try_from(repetition).unwrap_or(0);
+        if let (Group::Limited, Err(error)) = (group, &self.limit) {
+            if repetition == 0 {
+                self.failures.push(format!("limited memory: left out: {error}"));
+            }
+            return;
+        }
+        for i in 0..count {
+            let Some((name, _)) = engines.get((first + i) % count) else { continue };
+            eprintln!("repetition {} {group:?} {name}", repetition + 1);
+            if let Err(error) = self.measure(group, name, repetition) {
+                eprintln!("  {error}");
+                self.failures.push(format!("{group:?} {name}: {error}"));
+            }
+        }
+    }
+
+    /// One process.
+    fn measure(&mut self, group: Group, engine: &str, repetition: u64) -> Outcome<()> {
+        let own = if group.shares_directory() { "main" } else { "own" };
+        let dir = self.scratch.join(engine).join(own);
+        let mut child = self.command(group, engine, &dir, repetition)?.spawn()?;
+        let killed = self.read(&mut child, engine)?;
+        if killed {
+            // `kill` sends SIGKILL: the row is about what that leaves.
+            child.kill()?;
+        }
+        let mut said = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            stderr.read_to_string(&mut said)?;
+        }
+        let status = child.wait()?;
+        if !group.shares_directory() {
+            remove(&dir);
+        }
+        if status.success() || killed {
+            return Ok(());
+        }
+        let last = said.lines().last().unwrap_or("no word").to_owned();
+        Err(format!("{status}: {last}").into())
+    }
+
+    fn command(&self, group: Group, engine: &str, dir: &Path, repetition: u64) -> Outcome<Command> {
+        let sizes = &self.sizes;
+        let mut cache_bytes = sizes.cache_bytes;
+        let mut command = Command::new(std::env::current_exe()?);
+        if let (Group::Limited, Ok(limit)) = (group, &self.limit) {
+            // A third of what the process may have: the rest is its own and the page cache.
+            cache_bytes = limited_data_bytes(sizes.keys) / 4 / 3;
+            command.arg("one").arg("--cgroup").arg(&limit.dir);
+        } else {
+            command.arg("one");
+        }
+        let name = group.to_possible_value().map(|value| value.get_name().to_owned());
+        command
+            .args(["--engine", engine, "--group", &name.unwrap_or_default()])
+            .args(["--keys", &sizes.keys.to_string(), "--ops", &sizes.ops.to_string()])
+            .args(["--cache-bytes", &cache_bytes.to_string()])
+            .args(["--seed", &(repetition + 1).to_string()])
+            .arg("--dir")
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Takes the figures of a process as they come; answers whether it waits to be killed.
+    fn read(&mut self, child: &mut Child, engine: &str) -> Outcome<bool> {
+        let stdout = child.stdout.take().ok_or("the process has no output")?;
+        for line in BufReader::new(stdout).lines() {
+            let line: Value = serde_json::from_str(&line?)?;
+            let (row, value) = (
+                line.get("row").and_then(Value::as_str),
+                line.get("value").and_then(Value::as_f64),
+            );
+            match (row, value) {
+                (Some(READY), _) => return Ok(true),
+                (Some(row), Some(value)) => self.figures.add(engine, row, value),
+                _ => return Err(format!("a figure of {engine} reads {line}").into()),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Removes a store that was measured. What stays is gone with the scratch directory.
+fn remove(dir: &Path) {
+    let _left = std::fs::remove_dir_all(dir);
+}
