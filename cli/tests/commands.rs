@@ -52,6 +52,24 @@ fn a_record_is_put_got_scanned_and_deleted_with_the_right_codes() {
 }
 
 #[test]
+fn reading_works_beside_a_program_that_writes_and_writing_names_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let store = terrace::Db::open(&db).unwrap();
+    store.keyspace("default").unwrap().put("a", "1").unwrap();
+    assert_eq!(terrace(&db, &["get", "a"], b"").stdout, b"1");
+    for report in [&["scan"][..], &["stats"], &["ledger"], &["verify"], &["export"]] {
+        assert_eq!(code(&terrace(&db, report, b"")), 0, "{report:?}");
+    }
+    assert_eq!(code(&terrace(&db, &["get", "a", "--keyspace", "none"], b"")), 1);
+    let refused = terrace(&db, &["put", "b", "2"], b"");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(code(&refused), 3);
+    assert!(text.contains(&format!("locked by process {}", std::process::id())), "{text}");
+    assert_eq!(store.keyspace("default").unwrap().get("b").unwrap(), None);
+}
+
+#[test]
 fn usage_and_io_have_codes_of_their_own_and_the_text_names_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");

@@ -15,6 +15,7 @@ mod faults;
 mod kill;
 mod model;
 mod moments;
+mod read_only;
 mod space;
 mod ttl;
 

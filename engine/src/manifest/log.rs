@@ -22,7 +22,7 @@ use crate::vfs::{Dir, File, os};
 /// Bytes of a manifest file at which the next generation begins.
 const ROLL_LEN: u64 = 4 << 20;
 /// Largest manifest file that opening reads.
-const FILE_LEN_MAX: u64 = ROLL_LEN + 2 * EDIT_LEN_MAX as u64;
+pub(crate) const FILE_LEN_MAX: u64 = ROLL_LEN + 2 * EDIT_LEN_MAX as u64;
 
 /// The manifest of an open store.
 #[derive(Debug)]
@@ -81,21 +81,14 @@ impl ManifestLog {
 
     /// Reads the newest sound generation and begins the next one. `None`: no manifest is there.
     pub(crate) fn open(dir: Arc<dyn Dir>) -> Result<Option<(Self, ManifestReport)>> {
-        let mut names = generations(&*dir)?;
-        let Some(&newest) = names.last() else { return Ok(None) };
-        let mut report = ManifestReport::default();
-        while let Some(generation) = names.pop() {
-            if let Some(set) = read_generation(&*dir, generation, &mut report)? {
-                // A copy that is torn or missing costs nothing while another one is sound: a crash
-                // while a generation is written explains it, and the next generation heals it.
-                for damage in report.damage.drain(..) {
-                    tracing::warn!(%damage, "one copy of the manifest is not sound");
-                }
-                let log = Self::begin(dir, set, newest + 1)?;
-                return Ok(Some((log, report)));
-            }
-        }
-        Err(Error::Damaged { path: dir.path(), damage: report.damage })
+        let Some((set, newest)) = read_newest(&*dir)? else { return Ok(None) };
+        let log = Self::begin(dir, set, newest + 1)?;
+        Ok(Some((log, ManifestReport::default())))
+    }
+
+    /// Begins a manifest that says this, in a directory that has none.
+    pub(crate) fn begin_with(dir: Arc<dyn Dir>, set: FileSet) -> Result<()> {
+        Self::begin(dir, set, 1).map(drop)
     }
 
     /// Makes one edit durable, then true.
@@ -221,6 +214,25 @@ impl Inner {
         assert!(applied.is_ok(), "an edit of ours follows from the file set: {applied:?}");
         Ok(())
     }
+}
+
+/// The file set that the newest sound generation tells, and the highest generation that has a
+/// name. `None`: no manifest is there.
+pub(crate) fn read_newest(dir: &dyn Dir) -> Result<Option<(FileSet, u64)>> {
+    let mut names = generations(dir)?;
+    let Some(&newest) = names.last() else { return Ok(None) };
+    let mut report = ManifestReport::default();
+    while let Some(generation) = names.pop() {
+        if let Some(set) = read_generation(dir, generation, &mut report)? {
+            // A copy that is torn or missing costs nothing while another one is sound: a crash
+            // while a generation is written explains it, and the next generation heals it.
+            for damage in report.damage.drain(..) {
+                tracing::warn!(%damage, "one copy of the manifest is not sound");
+            }
+            return Ok(Some((set, newest)));
+        }
+    }
+    Err(Error::Damaged { path: dir.path(), damage: report.damage })
 }
 
 /// The generations whose names are in the directory, the oldest first.

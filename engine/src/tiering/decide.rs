@@ -40,6 +40,9 @@ impl Candidate {
 impl Tiers {
     /// Does the most wanted piece of movement. A test calls it until it is idle.
     pub(crate) fn step(&self) -> Result<Step> {
+        if self.options.read_only {
+            return self.check_open().map(|()| Step::Idle);
+        }
         let mut maintenance = self.maintenance.lock();
         let maintenance = &mut *maintenance;
         self.check_open()?;
@@ -239,6 +242,7 @@ impl Tiers {
 
     /// Seals the journal and cleans every segment that holds garbage.
     pub(crate) fn compact(&self) -> Result<()> {
+        self.check_writable("compact")?;
         {
             let mut append = self.append.lock();
             if !append.active.is_empty() {

@@ -39,7 +39,12 @@ impl Tiers {
     pub(crate) fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
         options.check()?;
         let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
-        let mut opened = open_dir(&*vfs, path, &options)?;
+        Self::open_on(&*vfs, path, options)
+    }
+
+    /// The same on a file system of the caller's choice.
+    pub(crate) fn open_on(vfs: &dyn Vfs, path: &Path, options: Options) -> Result<Arc<Self>> {
+        let mut opened = open_dir(vfs, path, &options)?;
         opened.remove_leftovers()?;
         let clock_ms = opened.manifest.read(|set| set.clock_ms);
         let time = options.time.clone().unwrap_or_else(|| Arc::new(SystemTime));
