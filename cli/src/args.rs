@@ -80,6 +80,11 @@ pub(crate) enum Command {
     Ledger,
     /// Read and check everything
     Verify,
+    /// Copy this moment of the store to a new directory; it opens by itself
+    Checkpoint {
+        /// A directory that is new or empty
+        into: PathBuf,
+    },
     /// Clean the whole log now (never needed)
     Compact,
     /// Load and read a temporary store, and print what it takes

@@ -62,6 +62,12 @@ fn reading_works_beside_a_program_that_writes_and_writing_names_its_process() {
         assert_eq!(code(&terrace(&db, report, b"")), 0, "{report:?}");
     }
     assert_eq!(code(&terrace(&db, &["get", "a", "--keyspace", "none"], b"")), 1);
+    let copy = dir.path().join("copy");
+    let into = copy.display().to_string();
+    assert_eq!(code(&terrace(&db, &["checkpoint", &into], b"")), 0);
+    assert_eq!(code(&terrace(&db, &["checkpoint", &into], b"")), 3, "it is not empty now");
+    assert_eq!(code(&terrace(&copy, &["put", "b", "2"], b"")), 0);
+    assert_eq!(terrace(&copy, &["scan"], b"").stdout, b"a\t1\nb\t2\n");
     let refused = terrace(&db, &["put", "b", "2"], b"");
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(code(&refused), 3);

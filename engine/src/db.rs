@@ -282,6 +282,18 @@ impl Db {
         Ok(crate::verify::verify(self.tiers(), progress))
     }
 
+    /// Makes a copy of this moment in a directory that is new or empty, while reads and writes go
+    /// on. It is a store: it opens by itself. What is sealed gets a second name where the file
+    /// system has hard links, and is copied elsewhere; the rest of the journal is copied. Archives
+    /// lie beside the log, wherever this store keeps them. Everything is on stable storage when
+    /// the call returns.
+    ///
+    /// Errors: [`Error::Foreign`] when the directory is not empty, [`Error::Full`], [`Error::Io`].
+    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.tiers().check_open()?;
+        crate::checkpoint::checkpoint(self.tiers(), path.as_ref())
+    }
+
     /// Makes everything durable and releases the lock. Other handles answer [`Error::Closed`] from
     /// now on; values that were read stay valid.
     pub fn close(self) -> Result<()> {

@@ -51,6 +51,7 @@ mod tiering;
 mod tiers;
 
 mod batch;
+mod checkpoint;
 mod db;
 mod handle;
 mod iter;

@@ -9,6 +9,7 @@
 )]
 
 mod budgets;
+mod checkpoint;
 mod crash;
 mod errors;
 mod faults;

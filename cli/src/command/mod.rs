@@ -29,6 +29,7 @@ pub(crate) fn run(db: &Db, command: Command, json: bool) -> Result<Answer, Failu
         Command::Stats => report::stats(db, json),
         Command::Ledger => report::ledger(db, json),
         Command::Verify => report::verify(db, json),
+        Command::Checkpoint { into } => report::checkpoint(db, &into),
         Command::Compact => report::compact(db),
         Command::Bench(_) | Command::Demo(_) | Command::DemoWriter(_) => {
             Err(Failure::Usage("this command makes a store of its own".into()))

@@ -1,4 +1,6 @@
-//! `stats`, `ledger`, `verify`, `compact`.
+//! `stats`, `ledger`, `verify`, `checkpoint`, `compact`.
+
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use terrace::{Db, Stats};
@@ -123,6 +125,12 @@ pub(crate) fn verify(db: &Db, json: bool) -> Result<Answer, Failure> {
         }
     }
     Ok(if verified.is_sound() { Answer::Done } else { Answer::Damage })
+}
+
+pub(crate) fn checkpoint(db: &Db, into: &Path) -> Result<Answer, Failure> {
+    db.checkpoint(into)?;
+    eprintln!("{}: holds everything up to seq {}", into.display(), db.last_seq());
+    Ok(Answer::Done)
 }
 
 pub(crate) fn compact(db: &Db) -> Result<Answer, Failure> {
