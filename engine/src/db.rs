@@ -19,7 +19,7 @@ use crate::tiering::workers;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::{KeyspaceState, new_facts};
 use crate::transaction::{self, Transaction};
-use crate::verify::{Progress, Verified};
+use crate::verify::{Progress, Verified, VerifyOptions};
 
 /// An open store.
 ///
@@ -276,10 +276,21 @@ impl Db {
         self.tiers().audit()
     }
 
-    /// Reads and checks everything: checksums, trailers, archives, the index against the log.
+    /// Reads and checks everything while the store is in use: the checksums of all records and
+    /// blocks, what blocks decompress to, the order of archives, filters, trailers and dead
+    /// bitmaps, the index against the log, the manifest against the files. Repairs nothing.
     pub fn verify(&self, progress: impl FnMut(Progress)) -> Result<Verified> {
+        self.verify_with(VerifyOptions::new(), progress)
+    }
+
+    /// The same at a chosen pace.
+    pub fn verify_with(
+        &self,
+        options: VerifyOptions,
+        progress: impl FnMut(Progress),
+    ) -> Result<Verified> {
         self.tiers().check_open()?;
-        Ok(crate::verify::verify(self.tiers(), progress))
+        Ok(crate::verify::verify(self.tiers(), options, progress))
     }
 
     /// Makes a copy of this moment in a directory that is new or empty, while reads and writes go

@@ -57,6 +57,7 @@ mod handle;
 mod iter;
 mod keyspace;
 mod reader;
+pub mod repair;
 mod snapshot;
 mod stats;
 mod transaction;
@@ -79,7 +80,7 @@ pub use tiers::moments::HolderKind;
 pub use transaction::{Transaction, TransactionIter};
 pub use update::{Change, Expect};
 pub use value::Value;
-pub use verify::{Progress, Verified};
+pub use verify::{Progress, Verified, VerifyOptions};
 pub use watch::{Watch, WatchEvent, WatchKind};
 
 /// The outside world, for tests: a clock that a test sets, the simulated disk.

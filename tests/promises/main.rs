@@ -17,6 +17,7 @@ mod kill;
 mod model;
 mod moments;
 mod read_only;
+mod salvage;
 mod space;
 mod ttl;
 

@@ -333,6 +333,11 @@ pub(crate) fn spawn(
     Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// Rests this thread.
+pub(crate) fn pause(duration: std::time::Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Bytes that nobody can predict.
 pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
