@@ -76,7 +76,7 @@ fn open(path: &Path, command: &Command) -> Result<Db, Failure> {
         _ => {}
     }
     let policy = match command {
-        Command::Verify => OpenPolicy::Degraded,
+        Command::Verify { .. } => OpenPolicy::Degraded,
         _ => OpenPolicy::Strict,
     };
     Ok(Options::new().open_policy(policy).open_read_only(path)?)
@@ -91,6 +91,7 @@ fn run(args: Args) -> Result<Answer, Failure> {
     match args.command {
         Command::Demo(demo) => command::demo::run(&demo),
         Command::DemoWriter(writer) => command::demo::write_until_killed(&writer),
+        Command::Salvage { from, into } => command::salvage::run(&from, &into, args.json),
         Command::Bench(bench) => command::bench::run(&bench, args.json),
         other => {
             let Some(path) = args.db else {

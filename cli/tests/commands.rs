@@ -76,6 +76,37 @@ fn reading_works_beside_a_program_that_writes_and_writing_names_its_process() {
 }
 
 #[test]
+fn salvage_writes_a_store_that_verifies_and_counts_what_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+    for key in ["a", "b"] {
+        let value = format!("the value of {key}");
+        assert_eq!(code(&terrace(&from, &["put", key, &value], b"")), 0);
+    }
+    let paths = [from.display().to_string(), dir.path().join("whole").display().to_string()];
+    let whole = terrace(&from, &["salvage", &paths[0], &paths[1]], b"");
+    assert_eq!(code(&whole), 0);
+    assert!(String::from_utf8_lossy(&whole.stdout).contains("2 kept, 0 lost"));
+    for entry in std::fs::read_dir(&from).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let text = b"value of b";
+        if let Some(at) = bytes.windows(text.len()).position(|window| window == text) {
+            let mut bytes = bytes;
+            *bytes.get_mut(at).unwrap() = b'V';
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let into_text = into.display().to_string();
+    let part = terrace(&from, &["--json", "salvage", &paths[0], &into_text], b"");
+    assert_eq!(code(&part), 3);
+    assert!(String::from_utf8_lossy(&part.stdout).contains("\"lost\":1"), "{part:?}");
+    assert_eq!(code(&terrace(&into, &["verify", "--mib-per-s", "500"], b"")), 0);
+    assert_eq!(terrace(&into, &["get", "a"], b"").stdout, b"the value of a");
+    assert_eq!(code(&terrace(&into, &["get", "b"], b"")), 1);
+}
+
+#[test]
 fn usage_and_io_have_codes_of_their_own_and_the_text_names_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");

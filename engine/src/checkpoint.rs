@@ -79,6 +79,7 @@ fn moment(tiers: &Tiers, append: &Append) -> (FileSet, Vec<(Arc<Segment>, u64)>)
     let open: Vec<_> = writers.chain([&append.active]).map(ends).collect();
     let mut set = tiers.manifest.read(Clone::clone);
     set.facts.archive_dir = None;
+    set.durable_at = append.last_seq;
     let bits = set.bits();
     set.files.retain(|&id, state| match state {
         FileState::OpenSegment(_) => open.iter().any(|(segment, _)| segment.id.0 == id),

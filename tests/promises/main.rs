@@ -20,6 +20,7 @@ mod read_only;
 mod salvage;
 mod space;
 mod ttl;
+mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use terrace::{Db, Stats};
+use terrace::{Db, Stats, VerifyOptions};
 
 use crate::output::{classes, ledger_table, progress};
 use crate::{Answer, Failure};
@@ -98,9 +98,13 @@ pub(crate) fn ledger(db: &Db, json: bool) -> Result<Answer, Failure> {
     Ok(if audit.is_exact() { Answer::Done } else { Answer::Damage })
 }
 
-pub(crate) fn verify(db: &Db, json: bool) -> Result<Answer, Failure> {
+pub(crate) fn verify(db: &Db, mib_per_s: Option<u64>, json: bool) -> Result<Answer, Failure> {
     let bar = progress(100, "verify");
-    let verified = db.verify(|progress| {
+    let options = match mib_per_s {
+        Some(mib) => VerifyOptions::new().bytes_per_s(mib.saturating_mul(1 << 20)),
+        None => VerifyOptions::new(),
+    };
+    let verified = db.verify_with(options, |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
     })?;

@@ -13,7 +13,7 @@ use crate::format::block::{
 };
 use crate::format::cursor::{Decoded, FieldError};
 use crate::format::deadbits::DeadBitmap;
-use crate::repair::source::Image;
+use crate::repair::image::Image;
 use crate::repair::{Find, Sound};
 
 /// Hands over the live records of an archive and counts those that are missing.

@@ -7,11 +7,12 @@ use std::collections::HashSet;
 use crate::format::cursor::FieldError;
 use crate::format::record::{RecordHeader, RecordKind};
 use crate::format::segment::{SegmentHeader, SegmentKind};
+use crate::hash::HashSeed;
 use crate::ids::Seq;
 use crate::manifest::FileState;
 use crate::repair::Find;
-use crate::repair::log::{Place, clear_of, sound_of, walk_places};
-use crate::repair::source::Image;
+use crate::repair::image::Image;
+use crate::repair::log::{Place, clear_of, lost_body, sound_of, walk_places};
 
 /// One sound record of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +36,11 @@ pub(crate) struct JournalScan {
 }
 
 impl JournalScan {
+    /// Nothing was seen yet; everything up to this number was durable.
+    pub(super) fn of(durable_at: Seq) -> Self {
+        Self { watermark: durable_at.0, ..Self::default() }
+    }
+
     /// A file that the manifest lists cannot be read.
     pub(super) fn note_missing(&mut self, state: FileState) {
         match state {
@@ -105,7 +111,13 @@ impl JournalScan {
     }
 
     /// Hands over what one unsealed segment holds before the cut.
-    pub(super) fn walk(&self, image: &Image, kind: SegmentKind, each: &mut dyn FnMut(Find<'_>)) {
+    pub(super) fn walk(
+        &self,
+        image: &Image,
+        kind: SegmentKind,
+        seed: Option<&HashSeed>,
+        each: &mut dyn FnMut(Find<'_>),
+    ) {
         let header = match SegmentHeader::decode(image.rest(0)) {
             Ok(header) => header,
             Err(error) => return each(Find::Damage(image.damage(0, error))),
@@ -132,6 +144,9 @@ impl JournalScan {
             Place::Broken(offset, record) if record.header.seq.0 < self.cut => {
                 let error = FieldError::new("body checksum", "another", "the header's");
                 each(Find::Damage(image.damage(offset, error)));
+                if let Some(lost) = lost_body(&record, seed) {
+                    each(lost);
+                }
             }
             Place::Broken(..) | Place::Hole(..) => {}
         });

@@ -14,13 +14,29 @@ use crate::format::trailer::{TRAILER_MAGIC, TrailerEntry, TrailerReader};
 use crate::hash::HashSeed;
 use crate::ids::Seq;
 use crate::manifest::FileState;
-use crate::repair::source::Image;
+use crate::repair::image::Image;
 use crate::repair::{Find, Lost, Sound};
 
 /// The next-of of a clear record's value.
 pub(super) fn clear_of(record: &Record<'_>) -> Option<Find<'static>> {
     let next = u32::from_le_bytes(*record.value.first_chunk::<4>()?);
     Some(Find::Clear(record.header.seq, record.header.incarnation, next))
+}
+
+/// What a sound header tells of a record whose body is not. The key may be what is damaged: then
+/// the tag is nobody's, and whose record is lost stays unknown.
+pub(super) fn lost_body(record: &Record<'_>, seed: Option<&HashSeed>) -> Option<Find<'static>> {
+    let header = &record.header;
+    if !matches!(header.kind, RecordKind::Put | RecordKind::Tombstone) || header.old {
+        return None;
+    }
+    Some(Find::Lost(Lost {
+        incarnation: header.incarnation,
+        tag: seed.map(|seed| seed.hash(header.incarnation, record.key).tag()),
+        seq: header.seq,
+        deadline_ms: header.deadline_ms,
+        tombstone: header.kind == RecordKind::Tombstone,
+    }))
 }
 
 /// A record's place and whether it is sound.
@@ -114,6 +130,26 @@ fn trailer_entries(image: &Image, footer: Option<&SegmentFooter>) -> Option<Vec<
     None
 }
 
+/// The records of a segment by what became of them.
+struct Places<'a> {
+    sound: Vec<(u64, Record<'a>)>,
+    /// With the record where its header holds.
+    broken: Vec<(u64, Option<Record<'a>>)>,
+}
+
+fn sort_places<'a>(image: &'a Image, nonce: u64, footer: Option<&SegmentFooter>) -> Places<'a> {
+    let end = footer.map_or(image.len, |footer| footer.records_end);
+    let mut places = Places { sound: Vec::new(), broken: Vec::new() };
+    walk_places(image, nonce, end, &mut |place| match place {
+        Place::Sound(offset, record) => places.sound.push((offset, record)),
+        Place::Broken(offset, record) => places.broken.push((offset, Some(record))),
+        Place::Hole(from, to) if footer.is_some() || to < end => places.broken.push((from, None)),
+        // Behind the records of a segment without a sound footer stands its trailer.
+        Place::Hole(..) => {}
+    });
+    places
+}
+
 /// Hands over what one sealed segment holds.
 pub(super) fn walk_segment(
     image: &Image,
@@ -121,62 +157,57 @@ pub(super) fn walk_segment(
     seed: Option<&HashSeed>,
     each: &mut dyn FnMut(Find<'_>),
 ) {
-    let header = SegmentHeader::decode(image.rest(0));
     let footer = find_footer(image).map(|(footer, _)| footer);
     let entries = trailer_entries(image, footer.as_ref());
     if footer.is_none() || entries.is_none() {
         let error = FieldError::new("trailer", "not sound", "one whose checksum holds");
         each(Find::Damage(image.damage(0, error)));
     }
-    let header = match header {
+    let header = match SegmentHeader::decode(image.rest(0)) {
         Ok(header) => header,
         Err(error) => {
             each(Find::Damage(image.damage(0, error)));
             return walk_witnessed(image, entries, dead, each);
         }
     };
-    let end = footer.as_ref().map_or(image.len, |footer| footer.records_end);
-    let mut sound: Vec<(u64, Record<'_>)> = Vec::new();
-    let mut broken = Vec::new();
-    walk_places(image, header.nonce, end, &mut |place| match place {
-        Place::Sound(offset, record) => sound.push((offset, record)),
-        Place::Broken(offset, record) => broken.push((offset, Some(record))),
-        // Behind the records of a segment without a sound footer stands its trailer.
-        Place::Hole(from, to) if footer.is_some() || to < end => {
-            broken.push((from, None));
+    let Places { sound, broken } = sort_places(image, header.nonce, footer.as_ref());
+    for (offset, record) in &broken {
+        let told = record.as_ref().filter(|_| entries.is_none());
+        if let Some(lost) = told.and_then(|record| lost_body(record, seed)) {
+            each(lost);
         }
-        Place::Hole(..) => {}
-    });
-    for (offset, _) in &broken {
         let error = FieldError::new("record", "not sound", "one whose checksums hold");
         each(Find::Damage(image.damage(*offset, error)));
     }
+    let range = range_of(image, footer.as_ref(), &sound);
     let skipped = skipped_offsets(&sound, entries.as_deref(), dead, seed);
-    let doubtful = skipped.is_none();
-    let skipped = skipped.unwrap_or_default();
-    let last = range_of(image, footer.as_ref(), &sound);
-    if doubtful && let Some((_, last)) = last {
+    if let (None, Some((_, last))) = (&skipped, range) {
         each(Find::Gap(Seq::ZERO, last));
     }
+    let skipped = skipped.unwrap_or_default();
     for (offset, record) in &sound {
         hand_over(*offset, record, &skipped, each);
     }
-    match entries {
-        Some(entries) => {
-            for (index, entry) in (0_u32..).zip(&entries) {
-                let offset = u64::from(entry.offset);
-                let is_dead = dead.is_some_and(|bits| bits.is_set(index)) || entry.superseded;
-                if !is_dead && sound.binary_search_by_key(&offset, |(at, _)| *at).is_err() {
-                    each(Find::Lost(lost_of(entry)));
-                }
-            }
+    match (entries, range) {
+        (Some(entries), _) => hand_over_lost(&entries, &sound, dead, each),
+        (None, Some((first, last))) if !broken.is_empty() => each(Find::Gap(first, last)),
+        _ => {}
+    }
+}
+
+/// What the trailer lists and is not there.
+fn hand_over_lost(
+    entries: &[TrailerEntry],
+    sound: &[(u64, Record<'_>)],
+    dead: Option<&DeadBitmap>,
+    each: &mut dyn FnMut(Find<'_>),
+) {
+    for (index, entry) in (0_u32..).zip(entries) {
+        let offset = u64::from(entry.offset);
+        let is_dead = dead.is_some_and(|bits| bits.is_set(index)) || entry.superseded;
+        if !is_dead && sound.binary_search_by_key(&offset, |(at, _)| *at).is_err() {
+            each(Find::Lost(lost_of(entry)));
         }
-        None if !broken.is_empty() => {
-            if let Some((first, last)) = last {
-                each(Find::Gap(first, last));
-            }
-        }
-        None => {}
     }
 }
 

@@ -1,4 +1,5 @@
-//! Saving what is sound of a damaged store: reads one directory, writes a new store, tells the rest.
+//! Saving what is sound of a damaged store: reads one directory, writes a new store, names the
+//! rest.
 //! Knows every file by itself; never opens the source as a store, never writes to it.
 //!
 //! All files are walked twice. The first walk finds, for each key, the newest sound record, and
@@ -9,6 +10,7 @@
 
 mod blocks;
 mod catalog;
+mod image;
 mod journal;
 mod log;
 mod source;

@@ -1,4 +1,4 @@
-//! The damaged store as a set of files: what the manifest says of them, or what they say themselves.
+//! The damaged store as a set of files: what the manifest says of them, or what they say.
 //! Knows names, identities and lengths; the walks over what is in them stand beside it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,40 +20,13 @@ use crate::manifest::{FileSet, FileState};
 use crate::options::Options;
 use crate::repair::Find;
 use crate::repair::blocks::walk_archive;
+use crate::repair::image::{DOING, Image};
 use crate::repair::journal::JournalScan;
 use crate::repair::log::walk_segment;
-use crate::vfs::map::Map;
 use crate::vfs::os::OsVfs;
 use crate::vfs::{Dir, EntryKind, Vfs};
 
-pub(super) const DOING: &str = "salvage";
 const BITS_LEN_MAX: u64 = 1 << 30;
-
-/// One file of the source, mapped as long as it is.
-#[derive(Debug)]
-pub(crate) struct Image {
-    pub id: u32,
-    pub name: String,
-    pub state: FileState,
-    pub len: u64,
-    map: Arc<Map>,
-}
-
-impl Image {
-    pub(crate) fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        self.map.slice(start..start.checked_add(usize::try_from(len).ok()?)?)
-    }
-
-    /// All bytes from `offset` to the end.
-    pub(crate) fn rest(&self, offset: u64) -> &[u8] {
-        self.slice(offset, self.len.saturating_sub(offset)).unwrap_or_default()
-    }
-
-    pub(crate) fn damage(&self, offset: u64, error: FieldError) -> Damage {
-        error.at(DOING, &self.name, offset)
-    }
-}
 
 /// Everything that is there to be read.
 pub(crate) struct Source {
@@ -99,7 +72,7 @@ impl Source {
             keyspaces: BTreeMap::new(),
             damage,
             bits: DeadBits::default(),
-            journal: JournalScan::default(),
+            journal: JournalScan::of(set.as_ref().map_or(Seq::ZERO, |set| set.durable_at)),
             missing_archives: 0,
             images: Vec::new(),
             journal_at: set.as_ref().map_or(Seq::ZERO, |set| set.journal_at),
@@ -201,7 +174,7 @@ impl Source {
             return Err(std::io::Error::other(format!("{len} bytes long")));
         }
         let map = file.map(len, len)?;
-        let image = Image { id, name, state, len, map };
+        let image = Image::new(id, name, state, len, map);
         if let Some((store, own)) = identity(image.rest(0), state)
             && (store != self.store || own != id)
         {
@@ -258,7 +231,9 @@ impl Source {
         for image in &self.images {
             let dead = self.bits.of(image.id);
             match Self::kind_of(image) {
-                Some(kind) if is_unsealed(image, kind) => self.journal.walk(image, kind, each),
+                Some(kind) if is_unsealed(image, kind) => {
+                    self.journal.walk(image, kind, self.seed.as_ref(), each);
+                }
                 None if image.state.is_archive() => walk_archive(image, dead, each),
                 _ => walk_segment(image, dead, self.seed.as_ref(), each),
             }

@@ -89,6 +89,15 @@ impl Tiers {
         Ok(())
     }
 
+    /// Tells the manifest that nothing of the journal is a torn tail.
+    fn note_durable(&self) -> Result<()> {
+        let seq = self.flusher.durable();
+        if seq <= self.manifest.read(|set| set.durable_at) {
+            return Ok(());
+        }
+        self.manifest.commit(&vec![Op::DurableAt { seq: seq.0 }])
+    }
+
     /// Recounts what the log and all files take on the device.
     pub(crate) fn measure_space(&self) {
         let warm = {
@@ -128,7 +137,8 @@ impl Tiers {
         if os::process_id() != self.pid {
             return Ok(());
         }
-        let result = self.sync().and_then(|()| self.note_clock());
+        let result =
+            self.sync().and_then(|()| self.note_clock()).and_then(|()| self.note_durable());
         *self.lock.lock() = None;
         result
     }

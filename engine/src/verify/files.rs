@@ -1,14 +1,26 @@
 //! The manifest against the files, and the dead bitmaps against what is dead.
 
+use std::collections::HashSet;
+
 use crate::cold::ArchiveEntry;
 use crate::format::cursor::FieldError;
 use crate::format::deadbits::DeadBits;
 use crate::manifest::log::{read_file, read_newest};
 use crate::manifest::{FileSet, FileState};
 use crate::verify::Run;
+use crate::warm::segment::Segment;
 
 const DOING: &str = "verify files";
 const BITS_LEN_MAX: u64 = 1 << 30;
+
+/// Places of the records whose bit is set in the file of dead bitmaps.
+pub(super) fn dead_offsets(segment: &Segment, bits: Option<&DeadBits>) -> HashSet<u32> {
+    let bitmap = bits.and_then(|bits| bits.of(segment.id.0));
+    let (Some(bitmap), Ok(trailer)) = (bitmap, segment.trailer()) else { return HashSet::new() };
+    let entries = (0_u32..).zip(trailer.entries());
+    let dead = entries.filter(|(index, _)| bitmap.is_set(*index));
+    dead.filter_map(|(_, entry)| Some(entry.ok()?.offset)).collect()
+}
 
 impl Run<'_> {
     /// Compares the manifest on disk with the one in memory, and both with the directory; answers

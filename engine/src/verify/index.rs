@@ -10,7 +10,7 @@ use crate::format::deadbits::DeadBits;
 use crate::format::record::{Record, RecordKind};
 use crate::ids::{Location, Seq};
 use crate::verify::Run;
-use crate::verify::segment::dead_offsets;
+use crate::verify::files::dead_offsets;
 use crate::warm::segment::Segment;
 
 /// Homes of the index that are looked at for each time the append lock is taken.

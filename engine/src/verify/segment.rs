@@ -12,6 +12,7 @@ use crate::format::trailer::TrailerEntry;
 use crate::ids::Location;
 use crate::tiers::Tiers;
 use crate::verify::Run;
+use crate::verify::files::dead_offsets;
 use crate::verify::index::Suspect;
 use crate::warm::active::{SegmentWriter, walk_records};
 use crate::warm::segment::Segment;
@@ -28,16 +29,10 @@ pub(super) fn ends(tiers: &Tiers) -> Vec<(Arc<Segment>, u64)> {
         let writer = open.iter().find(|writer| writer.segment.id == segment.id);
         writer.map_or_else(|| segment.records_end(), |writer| writer.records_end())
     };
-    append.table.iter().map(|segment| (Arc::clone(segment), end(segment))).collect()
-}
-
-/// Places of the records whose bit is set in the file of dead bitmaps.
-pub(super) fn dead_offsets(segment: &Segment, bits: Option<&DeadBits>) -> HashSet<u32> {
-    let bitmap = bits.and_then(|bits| bits.of(segment.id.0));
-    let (Some(bitmap), Ok(trailer)) = (bitmap, segment.trailer()) else { return HashSet::new() };
-    let entries = (0_u32..).zip(trailer.entries());
-    let dead = entries.filter(|(index, _)| bitmap.is_set(*index));
-    dead.filter_map(|(_, entry)| Some(entry.ok()?.offset)).collect()
+    let spare = append.spare.iter().map(|writer| &writer.segment);
+    let spare = spare.map(|segment| (Arc::clone(segment), SEGMENT_HEADER_LEN as u64));
+    let all = append.table.iter().map(|segment| (Arc::clone(segment), end(segment)));
+    all.chain(spare).collect()
 }
 
 impl Run<'_> {
