@@ -48,23 +48,30 @@ enum State {
 }
 
 /// What one step gives: a row of the ordered walk, or a record that was read by its key.
-enum Item {
-    Row(Row),
+enum Item<'i> {
+    Row(Row<'i>),
     Read(Key, Value),
 }
 
-impl Item {
-    fn into_pair(self) -> Result<(Key, Value)> {
-        match self {
-            Self::Row(row) => row.into_pair(),
-            Self::Read(key, value) => Ok((key, value)),
-        }
+fn to_pair(item: &Item<'_>) -> Result<(Key, Value)> {
+    match item {
+        Item::Row(row) => row.to_pair(),
+        Item::Read(key, value) => Ok((key.clone(), value.clone())),
     }
+}
 
-    fn into_key(self) -> Result<Key> {
+fn to_key(item: &Item<'_>) -> Result<Key> {
+    match item {
+        Item::Row(row) => row.to_key(),
+        Item::Read(key, _) => Ok(key.clone()),
+    }
+}
+
+impl Item<'_> {
+    fn read<R>(&self, read: impl FnOnce(&[u8], &[u8]) -> R) -> Result<R> {
         match self {
-            Self::Row(row) => row.into_key(),
-            Self::Read(key, _) => Ok(key),
+            Self::Row(row) => row.read(read),
+            Self::Read(key, value) => Ok(read(key, value)),
         }
     }
 }
@@ -97,7 +104,12 @@ impl Cursor {
         Self(State::Walking(view, source))
     }
 
-    fn step(&mut self, direction: Direction) -> Option<Result<Item>> {
+    /// Hands the next item of this direction to `take`; `None` at the end.
+    fn step<R>(
+        &mut self,
+        direction: Direction,
+        take: impl FnOnce(&Item<'_>) -> Result<R>,
+    ) -> Option<Result<R>> {
         let State::Walking(view, source) = &mut self.0 else {
             return match std::mem::replace(&mut self.0, State::Ended) {
                 State::Failed(error) => Some(Err(error)),
@@ -109,7 +121,7 @@ impl Cursor {
             Source::Listed(listed) => listed.step(view, direction),
         });
         match stepped {
-            Ok(Some(item)) => Some(Ok(item)),
+            Ok(Some(item)) => Some(take(&item)),
             Ok(None) => {
                 self.0 = State::Ended;
                 None
@@ -124,23 +136,13 @@ impl Cursor {
 }
 
 impl Ordered {
-    fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item>> {
-        let walk = match direction {
-            Direction::Forward => &mut self.front,
-            Direction::Backward => &mut self.back,
+    fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item<'_>>> {
+        let (walk, given, other) = match direction {
+            Direction::Forward => (&mut self.front, &mut self.given_front, &self.given_back),
+            Direction::Backward => (&mut self.back, &mut self.given_back, &self.given_front),
         };
-        let row = loop {
-            let Some(row) = walk.next(view.tiers(), &self.span)? else { return Ok(None) };
-            // It may have expired since its window was looked up.
-            if view.tiers().is_alive(row.deadline_ms()) {
-                break row;
-            }
-        };
+        let Some(row) = walk.next(view.tiers(), &self.span)? else { return Ok(None) };
         let Some(key) = row.key() else { return Ok(Some(Item::Row(row))) };
-        let (given, other) = match direction {
-            Direction::Forward => (&mut self.given_front, &self.given_back),
-            Direction::Backward => (&mut self.given_back, &self.given_front),
-        };
         let met = other.get(4..).is_some_and(|other| match direction {
             Direction::Forward => key >= other,
             Direction::Backward => key <= other,
@@ -156,7 +158,7 @@ impl Ordered {
 }
 
 impl Listed {
-    fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item>> {
+    fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item<'_>>> {
         loop {
             let keys = match direction {
                 Direction::Forward => &mut self.front,
@@ -202,12 +204,8 @@ impl Iter {
         mut self,
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        while let Some(item) = self.0.step(Direction::Forward) {
-            let flow = match item? {
-                Item::Row(row) => row.read(&mut each)?,
-                Item::Read(key, value) => each(&key, &value),
-            };
-            if flow.is_break() {
+        while let Some(flow) = self.0.step(Direction::Forward, |item| item.read(&mut each)) {
+            if flow?.is_break() {
                 break;
             }
         }
@@ -219,13 +217,13 @@ impl Iterator for Iter {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.step(Direction::Forward)?.and_then(Item::into_pair))
+        self.0.step(Direction::Forward, to_pair)
     }
 }
 
 impl DoubleEndedIterator for Iter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        Some(self.0.step(Direction::Backward)?.and_then(Item::into_pair))
+        self.0.step(Direction::Backward, to_pair)
     }
 }
 
@@ -243,12 +241,12 @@ impl Iterator for Keys {
     type Item = Result<Key>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.step(Direction::Forward)?.and_then(Item::into_key))
+        self.0.step(Direction::Forward, to_key)
     }
 }
 
 impl DoubleEndedIterator for Keys {
     fn next_back(&mut self) -> Option<Self::Item> {
-        Some(self.0.step(Direction::Backward)?.and_then(Item::into_key))
+        self.0.step(Direction::Backward, to_key)
     }
 }

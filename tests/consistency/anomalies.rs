@@ -1,5 +1,5 @@
-//! The anomalies that have names, each forced: a closure holds no lock, so another transaction, or a
-//! plain write, runs inside it at the very moment that would do the harm. And sums that must hold
+//! The anomalies that have names, each forced: a closure holds no lock, so another transaction or a
+//! plain write runs inside it at the very moment that would do the harm. And sums that must hold
 //! while threads move money about.
 
 use std::cell::Cell;
@@ -116,7 +116,7 @@ fn what_changes_outside_of_what_was_walked_over_is_no_conflict() {
     assert_eq!(runs.get(), 1);
 }
 
-/// Fekete, O'Neil and O'Neil (2004): the balance is x + y; a charge that makes it negative costs one
+/// Fekete, O'Neil and O'Neil (2004): the balance is x + y; a charge that makes it negative costs 1
 /// more. A reader that saw the deposit and no charge proves that the deposit came first.
 #[test]
 fn the_anomaly_that_only_a_reader_sees_does_not_happen() {
@@ -129,7 +129,7 @@ fn the_anomaly_that_only_a_reader_sees_does_not_happen() {
             let both = db.transaction(|tx| Ok((read(tx, &ks, "x")?, read(tx, &ks, "y")?)));
             saw.set(both.unwrap());
         }
-        let fee = if balance < 10 { 1 } else { 0 };
+        let fee = i64::from(balance < 10);
         tx.put(&ks, "x", bytes(-10 - fee))
     })
     .unwrap();

@@ -1,5 +1,5 @@
 //! Walks and snapshots show the moment at which they were made, whatever is written, cleaned,
-//! demoted, merged, cleared or expires while they are open: every item is compared with the model as
+//! demoted, merged, cleared or expires while they are open: each item is compared with the model as
 //! it was then, under a clock that the test sets. One thread, one seed, the same run each time.
 
 use std::ops::{Bound, ControlFlow};
@@ -86,9 +86,9 @@ impl OpenWalk {
         assert!(value.is_none_or(|value| *value == expand(&expected)), "value of {key:?}, {place}");
         self.given += 1;
         if back {
-            self.to = Bound::Excluded(key)
+            self.to = Bound::Excluded(key);
         } else {
-            self.from = Bound::Excluded(key)
+            self.from = Bound::Excluded(key);
         }
         true
     }

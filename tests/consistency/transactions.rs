@@ -1,6 +1,6 @@
 //! Transactions are serializable, together with everything else that reads or changes a record.
 //!
-//! Histories of real threads: the value of a key is the list of all who changed it, so that what was
+//! Histories of real threads: a key's value is the list of all who changed it, so that what was
 //! read says which version it was, and the list at the end is the order. Snapshots, walks, updates
 //! and several reads at one moment count as transactions of their own. Then the anomalies that have
 //! names, each forced by running one transaction inside the closure of another.
@@ -18,7 +18,7 @@ use crate::{Movement, Mover, effort, while_records_move};
 /// Keys 0 to 15 are in one keyspace, the rest in another.
 const KEYS: u64 = 24;
 const FIRST_KEYS: u64 = 16;
-/// These are there from the start, may be deleted, and never come back: an absent one has one reason.
+/// These are there from the start, may be deleted, never come back: an absent one has one reason.
 const MORTAL: u64 = 4;
 const THREADS: usize = 4;
 
@@ -113,9 +113,9 @@ impl World {
         let fill = |id| {
             let mut batch = self.db.batch();
             let writes: Vec<u64> = (0..MORTAL).collect();
-            writes
-                .iter()
-                .for_each(|number| batch.put(self.ks(*number), key(*number), encode(&[id])));
+            for number in &writes {
+                batch.put(self.ks(*number), key(*number), encode(&[id]));
+            }
             batch.commit().unwrap();
             Some(Seen { writes, ..Seen::new(id) })
         };
@@ -147,6 +147,17 @@ impl Client<'_> {
         history
     }
 
+    fn writes(&mut self) -> Vec<u64> {
+        if !self.random.chance(75) {
+            return Vec::new();
+        }
+        let mut writes: Vec<u64> =
+            (0..=self.random.below(3)).map(|_| self.random.below(KEYS)).collect();
+        writes.sort_unstable();
+        writes.dedup();
+        writes
+    }
+
     /// Reads points and ranges, then adds itself to some lists or deletes a mortal key.
     fn transaction(&mut self) -> Option<Seen> {
         let world = self.world;
@@ -155,12 +166,7 @@ impl Client<'_> {
             let from = self.random.below(FIRST_KEYS);
             (from, from + 1 + self.random.below(FIRST_KEYS - from))
         });
-        let mut writes: Vec<u64> = Vec::new();
-        if self.random.chance(75) {
-            writes = (0..=self.random.below(3)).map(|_| self.random.below(KEYS)).collect();
-            writes.sort_unstable();
-            writes.dedup();
-        }
+        let writes = self.writes();
         let delete = self.random.chance(2).then(|| self.random.below(MORTAL));
         let mut conflict = false;
         let seen = world.stamped(|id| {

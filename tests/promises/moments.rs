@@ -364,3 +364,34 @@ fn a_transaction_that_always_loses_is_a_conflict_and_writes_nothing() {
     .unwrap();
     assert_eq!(written.get("first").unwrap().as_deref(), Some(&b"k1"[..]));
 }
+
+#[test]
+fn a_walk_gives_each_record_once_where_few_new_records_lie_among_many_archived_ones() {
+    let (disk, time) = (SimVfs::new(11), Arc::new(ManualTime::new(START_MS)));
+    let db = open_sim(&disk, &time).unwrap();
+    let notes = db.keyspace("notes").unwrap();
+    let mut model = BTreeMap::new();
+    let mut put = |notes: &Keyspace, number: u32, text: &str| {
+        let key = number.to_be_bytes().to_vec();
+        notes.put(&key, text).unwrap();
+        model.insert(key, text.as_bytes().to_vec());
+    };
+    for number in 0..6000 {
+        put(&notes, number, &"archived ".repeat(60));
+    }
+    settle(&db);
+    assert!(db.stats().archives > 0, "most of them are archived");
+    for number in (7..6000).step_by(8) {
+        put(&notes, number, "new");
+    }
+    drop(notes);
+    db.close().unwrap();
+    // Opened anew, the order knows the new keys alone.
+    let db = open_sim(&disk, &time).unwrap();
+    let notes = db.keyspace("notes").unwrap();
+    let forward: Vec<_> = notes.iter().map(Result::unwrap).collect();
+    same(&forward, &model);
+    let mut backward: Vec<_> = notes.iter().rev().map(Result::unwrap).collect();
+    backward.reverse();
+    same(&backward, &model);
+}

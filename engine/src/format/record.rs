@@ -127,7 +127,7 @@ impl RecordHeader {
     }
 
     fn decode_words(words: &[[u8; 4]]) -> Decoded<Self> {
-        let &[body_crc, seq, seq_high, deadline, deadline_high, value_len, kinds, incarnation, lag] =
+        let &[body_crc, seq, seq_high, deadline, deadline_high, len, kinds, incarnation, lag] =
             words
         else {
             return Err(FieldError::new("record header", words.len(), "nine words"));
@@ -135,7 +135,7 @@ impl RecordHeader {
         let long = |low: [u8; 4], high: [u8; 4]| {
             u64::from(u32::from_le_bytes(high)) << 32 | u64::from(u32::from_le_bytes(low))
         };
-        let value_len = u32::from_le_bytes(value_len);
+        let value_len = u32::from_le_bytes(len);
         if u64::from(value_len) > VALUE_LEN_MAX as u64 {
             let expected = format_args!("at most {VALUE_LEN_MAX}");
             return Err(FieldError::new("value length", value_len, expected));

@@ -46,7 +46,7 @@ use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
 use crate::vfs::clock::Clock;
-use crate::vfs::map::ForkMark;
+use crate::vfs::map::anon::ForkMark;
 use crate::vfs::{Dir, Lock, os};
 use crate::warm::flush::{DirtyRange, Flusher};
 use crate::warm::index::order::OrderIndex;

@@ -22,7 +22,7 @@ use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
 use crate::tiers::{Counters, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
-use crate::vfs::map::ForkMark;
+use crate::vfs::map::anon::ForkMark;
 use crate::vfs::os::{self, OsVfs};
 use crate::vfs::{Dir, Vfs};
 use crate::warm::account::SegmentAccount;
@@ -159,12 +159,10 @@ fn assemble(
     let append = Append::new(writer, active, table, accounts, last);
     let keyspaces = Keyspaces::default();
     manifest.read(|set| {
-        for facts in set.keyspaces.values() {
-            keyspaces.insert(KeyspaceState::of(facts));
-        }
+        set.keyspaces.values().for_each(|facts| keyspaces.insert(KeyspaceState::of(facts)));
     });
     let segments = ArcSwap::from_pointee(append.table.clone());
-    let index_count = index.count();
+    let unsorted = (index.count() > 0).then_some(0);
     Ok(Arc::new(Tiers {
         dir,
         archive_dir,
@@ -199,7 +197,7 @@ fn assemble(
         relieved: Condvar::new(),
         wanted: Condvar::new(),
         lock: Mutex::new(Some(lock)),
-        unsorted: Mutex::new((index_count > 0).then_some(0)),
+        unsorted: Mutex::new(unsorted),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,

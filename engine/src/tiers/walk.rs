@@ -3,16 +3,16 @@
 //!
 //! A window is what one leaf of the order covers. Its keys are looked up in the log first, and the
 //! set of archives is loaded after that: a record that moved down meanwhile is found there. Between
-//! two windows nothing is pinned but the archives' cursors.
+//! two windows nothing is pinned but the archives' cursors and the segments of the last window.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::cold::ArchiveSet;
 use crate::error::{Damage, Error, Result};
-use crate::format::record::RecordHeader;
-use crate::ids::Location;
+use crate::format::record::{Record, RecordHeader, RecordKind};
 use crate::key::Key;
 use crate::tiers::Tiers;
 use crate::tiers::archived::{Archived, ArchivedRow};
@@ -28,43 +28,49 @@ const DAMAGE_SEEN_MIN: u32 = 3;
 
 /// One record of the walk, or damage where there may be one.
 #[derive(Debug)]
-pub(crate) enum Row {
-    Warm(WarmRow),
-    Cold(ArchivedRow),
-    Damaged(Error),
+pub(crate) enum Row<'w> {
+    Warm(WarmRow<'w>),
+    Cold(&'w ArchivedRow),
+    Damaged(&'w Error),
 }
 
 /// A record of the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WarmRow<'w> {
+    segment: &'w Arc<Segment>,
+    place: &'w Placed,
+}
+
+/// Where a record of the log is, in the window's list of segments.
 #[derive(Debug, Clone)]
-pub(crate) struct WarmRow {
-    pub segment: Arc<Segment>,
-    pub offset: u64,
-    pub header: RecordHeader,
+struct Placed {
+    header: RecordHeader,
+    offset: u32,
+    segment: u32,
+    tag: u32,
+    /// The index names it; else the version table does.
+    named: bool,
 }
 
-impl WarmRow {
-    fn body(&self, from: usize, len: usize) -> &[u8] {
-        let at = self.offset + (crate::format::record::RECORD_HEADER_LEN + from) as u64;
-        self.segment.bytes_at(at, len as u64).unwrap_or(&[])
+impl<'w> WarmRow<'w> {
+    fn record(&self) -> Result<Record<'w>, Damage> {
+        self.segment.record_of(u64::from(self.place.offset), self.place.header)
     }
 
-    pub(crate) fn key(&self) -> &[u8] {
-        self.body(0, usize::from(self.header.key_len))
+    fn key(&self) -> &'w [u8] {
+        self.record().map_or(&[], |record| record.key)
     }
 
-    /// The value, its checksum verified.
-    pub(crate) fn value(&self) -> Result<&[u8]> {
-        let record = self.segment.record_of(self.offset, self.header)?;
-        self.segment.check_body(self.offset, &record)?;
-        Ok(record.value)
+    /// Key and value, the checksum verified.
+    fn pair(&self) -> Result<(&'w [u8], &'w [u8])> {
+        let record = self.record()?;
+        self.segment.check_body(u64::from(self.place.offset), &record)?;
+        Ok((record.key, record.value))
     }
 }
 
-impl Row {
-    fn of(row: Result<ArchivedRow>) -> Self {
-        row.map_or_else(Self::Damaged, Self::Cold)
-    }
-
+impl Row<'_> {
+    /// The key, unless it is damaged.
     pub(crate) fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Warm(row) => Some(row.key()),
@@ -73,61 +79,94 @@ impl Row {
         }
     }
 
-    /// When it expires; 0 for never.
-    pub(crate) fn deadline_ms(&self) -> u64 {
-        match self {
-            Self::Warm(row) => row.header.deadline_ms,
-            Self::Cold(row) => row.deadline_ms,
-            Self::Damaged(_) => 0,
-        }
-    }
-
     /// Hands key and value to `read` without a copy.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&[u8], &[u8]) -> R) -> Result<R> {
         match self {
-            Self::Warm(row) => Ok(read(row.key(), row.value()?)),
+            Self::Warm(row) => row.pair().map(|(key, value)| read(key, value)),
             Self::Cold(row) => Ok(read(&row.key, &row.value)),
-            Self::Damaged(error) => Err(error.clone()),
+            Self::Damaged(error) => Err((*error).clone()),
         }
     }
 
-    pub(crate) fn into_pair(self) -> Result<(Key, Value)> {
+    pub(crate) fn to_pair(&self) -> Result<(Key, Value)> {
         match self {
             Self::Warm(row) => {
-                row.value()?;
-                let key = Key::from(row.key());
-                let WarmRow { segment, offset, header } = row;
-                let value = Hit::Warm { segment, offset, header }.value(&key);
-                Ok((key, value))
+                let (key, _) = row.pair()?;
+                let Placed { header, offset, .. } = row.place;
+                let segment = Arc::clone(row.segment);
+                let hit = Hit::Warm { segment, offset: u64::from(*offset), header: *header };
+                Ok((Key::from(key), hit.value(key)))
             }
-            Self::Cold(row) => Ok((row.key, row.value)),
-            Self::Damaged(error) => Err(error),
+            Self::Cold(row) => Ok((row.key.clone(), row.value.clone())),
+            Self::Damaged(error) => Err((*error).clone()),
         }
     }
 
-    pub(crate) fn into_key(self) -> Result<Key> {
+    pub(crate) fn to_key(&self) -> Result<Key> {
         match self {
             Self::Warm(row) => Ok(Key::from(row.key())),
-            Self::Cold(row) => Ok(row.key),
-            Self::Damaged(error) => Err(error),
+            Self::Cold(row) => Ok(row.key.clone()),
+            Self::Damaged(error) => Err((*error).clone()),
         }
     }
 }
 
-/// One record of the log that a tag led to.
-struct Candidate {
-    row: WarmRow,
-    tag: u32,
-    /// The index names it; else the version table does.
-    named: bool,
+/// A row of the window that was looked up.
+#[derive(Debug)]
+enum Kept {
+    Warm(Placed),
+    Cold(ArchivedRow),
+    Damaged(Error),
 }
 
 /// What the log says of one key.
 enum Told {
-    Row(WarmRow),
+    Row(Placed),
     /// The key is absent at the moment, whatever the archives hold.
-    Absent(WarmRow),
+    Absent(Placed),
     Damaged(Damage),
+}
+
+/// What the log holds of a window.
+#[derive(Debug, Default)]
+struct Looked {
+    segments: Vec<Arc<Segment>>,
+    /// In order of keys, once sorted.
+    found: Vec<Placed>,
+    damage: Vec<Damage>,
+}
+
+impl Looked {
+    fn row<'w>(&'w self, place: &'w Placed) -> Option<WarmRow<'w>> {
+        Some(WarmRow { segment: self.segments.get(place.segment as usize)?, place })
+    }
+
+    fn key(&self, place: &Placed) -> &[u8] {
+        let record = self
+            .segments
+            .get(place.segment as usize)
+            .and_then(|segment| segment.record_of(u64::from(place.offset), place.header).ok());
+        record.map_or(&[], |record| record.key)
+    }
+
+    /// The number of a segment in the list.
+    fn number_of(&mut self, segment: &Arc<Segment>) -> u32 {
+        let known = self.segments.iter().rposition(|known| Arc::ptr_eq(known, segment));
+        let number = known.unwrap_or_else(|| {
+            self.segments.push(Arc::clone(segment));
+            self.segments.len() - 1
+        });
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    fn sort(&mut self) {
+        let mut found = std::mem::take(&mut self.found);
+        if !found.is_sorted_by(|a, b| self.key(a) < self.key(b)) {
+            found.sort_by(|a, b| (self.key(a), b.named).cmp(&(self.key(b), a.named)));
+            found.dedup_by(|b, a| self.key(a) == self.key(b));
+        }
+        self.found = found;
+    }
 }
 
 /// One direction of a walk.
@@ -136,25 +175,50 @@ pub(crate) struct Walk {
     direction: Direction,
     /// What was not walked yet.
     rest: Range<Vec<u8>>,
-    rows: VecDeque<Row>,
+    looked: Looked,
+    rows: VecDeque<Kept>,
+    /// The row that was given last.
+    given: Option<Kept>,
     archived: Archived,
 }
 
 impl Walk {
     pub(crate) fn new(span: &Span, direction: Direction) -> Self {
-        let archived = Archived::new(direction);
-        Self { direction, rest: span.keys.clone(), rows: VecDeque::new(), archived }
+        Self {
+            direction,
+            rest: span.keys.clone(),
+            looked: Looked::default(),
+            rows: VecDeque::new(),
+            given: None,
+            archived: Archived::new(direction),
+        }
     }
 
     /// The next record in this direction.
-    pub(crate) fn next(&mut self, tiers: &Tiers, span: &Span) -> Result<Option<Row>> {
-        while self.rows.is_empty() {
-            if self.rest.start >= self.rest.end {
-                return Ok(None);
+    pub(crate) fn next(&mut self, tiers: &Tiers, span: &Span) -> Result<Option<Row<'_>>> {
+        loop {
+            while self.rows.is_empty() {
+                if self.rest.start >= self.rest.end {
+                    return Ok(None);
+                }
+                self.fill(tiers, span)?;
             }
-            self.fill(tiers, span)?;
+            self.given = self.rows.pop_front();
+            // It may have expired since its window was looked up.
+            let deadline = match &self.given {
+                Some(Kept::Warm(place)) => place.header.deadline_ms,
+                Some(Kept::Cold(row)) => row.deadline_ms,
+                _ => 0,
+            };
+            if tiers.is_alive(deadline) {
+                break;
+            }
         }
-        Ok(self.rows.pop_front())
+        Ok(self.given.as_ref().and_then(|given| match given {
+            Kept::Warm(place) => self.looked.row(place).map(Row::Warm),
+            Kept::Cold(row) => Some(Row::Cold(row)),
+            Kept::Damaged(error) => Some(Row::Damaged(error)),
+        }))
     }
 
     /// Looks the next window up.
@@ -169,19 +233,94 @@ impl Walk {
         } else if let Some(start) = tiers.order.tags_before(Some(&window.end), &mut tags) {
             window.start = window.start.max(start.into());
         }
-        let mut told = tiers.look_tags(&tags, span, &window)?;
-        let set = tiers.cold.load_full();
+        self.look_tags(tiers, &tags, span, &window);
+        let set = tiers.cold.load();
+        let told = self.tell_all(tiers, span)?;
         let mut cold = self.cold_rows(tiers, span, &set, &mut window)?;
-        if !forward {
-            told.reverse();
-        }
-        if forward {
-            self.rest.start.clone_from(&window.end);
-        } else {
-            self.rest.end.clone_from(&window.start);
-        }
         self.merge(told, &mut cold, &window);
+        if forward {
+            self.rest.start = window.end;
+        } else {
+            self.rest.end = window.start;
+        }
         Ok(())
+    }
+
+    /// Looks up what the log holds of the keys that these tags mean, inside the window, in order.
+    fn look_tags(&mut self, tiers: &Tiers, tags: &[u32], span: &Span, window: &Range<Vec<u8>>) {
+        for seen in 1.. {
+            self.looked.segments.clear();
+            self.looked.found.clear();
+            self.looked.damage.clear();
+            let stable = tags.is_empty() || tiers.look_tagged(tags, span, window, &mut self.looked);
+            if stable && (self.looked.damage.is_empty() || seen >= DAMAGE_SEEN_MIN) {
+                break;
+            }
+        }
+        self.looked.sort();
+    }
+
+    /// What holds for each key at the moment, in the order of the direction.
+    fn tell_all(&mut self, tiers: &Tiers, span: &Span) -> Result<Vec<Told>> {
+        let mut found = std::mem::take(&mut self.looked.found);
+        if self.direction == Direction::Backward {
+            found.reverse();
+        }
+        let mut told = Vec::with_capacity(found.len() + self.looked.damage.len());
+        for place in found {
+            self.tell(tiers, span, place, &mut told)?;
+        }
+        told.extend(self.looked.damage.drain(..).map(Told::Damaged));
+        Ok(told)
+    }
+
+    /// What holds for one key at the moment.
+    fn tell(
+        &mut self,
+        tiers: &Tiers,
+        span: &Span,
+        place: Placed,
+        told: &mut Vec<Told>,
+    ) -> Result<()> {
+        if !span.values
+            && let Some(damage) = self.check_key(tiers, span, &place)
+        {
+            told.push(Told::Damaged(damage));
+            return Ok(());
+        }
+        if place.named && place.header.seq <= span.moment {
+            let gone = place.header.kind == RecordKind::Tombstone
+                || !tiers.is_alive(place.header.deadline_ms);
+            told.push(if gone { Told::Absent(place) } else { Told::Row(place) });
+            return Ok(());
+        }
+        let key = self.looked.key(&place);
+        let hash = tiers.seed.hash(span.incarnation, key);
+        let old = tiers.old_hit(&KeyRef { incarnation: span.incarnation, hash, key }, span.moment);
+        match old {
+            Ok(Old::Hit(Hit::Warm { segment, offset, header })) => {
+                let segment = self.looked.number_of(&segment);
+                let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+                told.push(Told::Row(Placed { header, offset, segment, ..place }));
+            }
+            Ok(Old::Absent) => told.push(Told::Absent(place)),
+            // Where it lies in an archive, the walk over the archives meets it.
+            Ok(Old::Hit(Hit::Cold(_)) | Old::Unknown) => {}
+            Err(Error::Corrupt(damage)) => told.push(Told::Damaged(*damage)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Where the key alone is read, its hash is its checksum; where that differs, the body tells.
+    fn check_key(&self, tiers: &Tiers, span: &Span, place: &Placed) -> Option<Damage> {
+        let row = self.looked.row(place)?;
+        if tiers.seed.hash(span.incarnation, row.key()).tag() == place.tag {
+            return None;
+        }
+        let offset = u64::from(place.offset);
+        let checked = row.record().and_then(|record| row.segment.check_body(offset, &record));
+        checked.err()
     }
 
     /// The archived rows of the window. When there are many, the window ends with them.
@@ -192,11 +331,11 @@ impl Walk {
         set: &Arc<ArchiveSet>,
         window: &mut Range<Vec<u8>>,
     ) -> Result<VecDeque<Result<ArchivedRow>>> {
+        let mut rows = VecDeque::new();
         if set.entries().is_empty() {
-            return Ok(VecDeque::new());
+            return Ok(rows);
         }
         self.archived.follow(set, &self.rest)?;
-        let mut rows = VecDeque::new();
         while let Some(row) = self.archived.next(tiers, span, window).transpose() {
             rows.push_back(row);
             let Some(Ok(last)) = rows.back() else { continue };
@@ -220,78 +359,68 @@ impl Walk {
         cold: &mut VecDeque<Result<ArchivedRow>>,
         window: &Range<Vec<u8>>,
     ) {
-        use std::cmp::Ordering::{Equal, Greater, Less};
-        let forward = self.direction == Direction::Forward;
+        let shortened = cold.len() >= ARCHIVED_PER_WINDOW;
         for one in told {
-            let row = match &one {
-                Told::Row(row) | Told::Absent(row) => row,
+            let place = match &one {
+                Told::Row(place) | Told::Absent(place) => place,
                 Told::Damaged(damage) => {
-                    self.rows.push_back(Row::Damaged(damage.clone().into()));
+                    self.rows.push_back(Kept::Damaged(damage.clone().into()));
                     continue;
                 }
             };
-            let key = row.key();
-            // The window may have become shorter since the log was asked.
-            if !is_inside(row.header.incarnation, key, window) {
-                break;
-            }
-            while let Some(first) = cold.front() {
-                let order = first.as_ref().map_or(Less, |first| (*first.key).cmp(key));
-                let damaged = first.is_err();
-                match if forward || damaged { order } else { order.reverse() } {
-                    Less => self.rows.extend(cold.pop_front().map(Row::of)),
-                    Equal => {
-                        cold.pop_front();
-                    }
-                    Greater => break,
+            if shortened || !cold.is_empty() {
+                let key = self.looked.key(place);
+                if shortened && !is_inside(place.header.incarnation, key, window) {
+                    break;
                 }
+                let before = before(cold, key, self.direction);
+                self.rows.extend(before);
             }
-            if let Told::Row(row) = one {
-                self.rows.push_back(Row::Warm(row));
+            if let Told::Row(place) = one {
+                self.rows.push_back(Kept::Warm(place));
             }
         }
-        self.rows.extend(cold.drain(..).map(Row::of));
+        self.rows.extend(cold.drain(..).map(kept));
     }
 }
 
-impl Tiers {
-    /// What the log says of the keys that these tags mean, inside the window, in order.
-    fn look_tags(&self, tags: &[u32], span: &Span, window: &Range<Vec<u8>>) -> Result<Vec<Told>> {
-        if tags.is_empty() {
-            return Ok(Vec::new());
-        }
-        for seen in 1.. {
-            let mut damage = Vec::new();
-            let Some(mut found) = self.tagged(tags, span, window, &mut damage) else {
-                continue;
-            };
-            if !damage.is_empty() && seen < DAMAGE_SEEN_MIN {
-                continue;
-            }
-            if !found.is_sorted_by(|a, b| a.row.key() < b.row.key()) {
-                found.sort_by(|a, b| (a.row.key(), b.named).cmp(&(b.row.key(), a.named)));
-                found.dedup_by(|b, a| a.row.key() == b.row.key());
-            }
-            let mut told = Vec::with_capacity(found.len() + damage.len());
-            for candidate in found {
-                self.tell(candidate, span, &mut told)?;
-            }
-            told.extend(damage.into_iter().map(Told::Damaged));
-            return Ok(told);
-        }
-        Ok(Vec::new())
-    }
+fn kept(row: Result<ArchivedRow>) -> Kept {
+    row.map_or_else(Kept::Damaged, Kept::Cold)
+}
 
-    /// The records of the span that the tags lead to. `None` when something moved meanwhile.
-    fn tagged(
+/// Takes the archived rows that come before `key`, and drops the one with that key: the log knows
+/// better.
+fn before(cold: &mut VecDeque<Result<ArchivedRow>>, key: &[u8], direction: Direction) -> Vec<Kept> {
+    let mut taken = Vec::new();
+    while let Some(first) = cold.front() {
+        let Ok(row) = first else {
+            taken.extend(cold.pop_front().map(kept));
+            continue;
+        };
+        let (a, b) = match direction {
+            Direction::Forward => (&*row.key, key),
+            Direction::Backward => (key, &*row.key),
+        };
+        match a.cmp(b) {
+            Ordering::Equal => drop(cold.pop_front()),
+            Ordering::Less => taken.extend(cold.pop_front().map(kept)),
+            Ordering::Greater => break,
+        }
+    }
+    taken
+}
+
+impl Tiers {
+    /// Finds the records of the span that the tags lead to. `false` when something moved meanwhile.
+    fn look_tagged(
         &self,
         tags: &[u32],
         span: &Span,
         window: &Range<Vec<u8>>,
-        damage: &mut Vec<Damage>,
-    ) -> Option<Vec<Candidate>> {
+        looked: &mut Looked,
+    ) -> bool {
         let table = self.segments.load();
-        let mut places: Vec<(u32, Location, bool)> = Vec::with_capacity(tags.len() + 4);
+        let mut places = Vec::with_capacity(tags.len() + 4);
         let stable = self.index.peek_all(tags, |tag, entry| {
             // All records are asked for before the first is looked at.
             if let Some(segment) = table.of(entry.location) {
@@ -299,73 +428,36 @@ impl Tiers {
             }
             places.push((tag, entry.location, true));
         });
-        if !stable {
-            return None;
-        }
         if !self.versions.is_empty() {
             for &tag in tags {
                 let old = self.versions.warm_places(tag).into_iter();
                 places.extend(old.map(|place| (tag, place, false)));
             }
         }
+        let of_span = Some(&span.incarnation.0.to_be_bytes()[..]);
         let low = window.start.get(4..).unwrap_or(&[]);
-        let high = window
-            .end
-            .get(4..)
-            .filter(|_| window.end.get(..4) == Some(&span.incarnation.0.to_be_bytes()));
-        let mut found = Vec::with_capacity(places.len());
+        let high = window.end.get(4..).filter(|_| window.end.get(..4) == of_span);
         for (tag, place, named) in places {
-            let segment = table.of(place)?;
-            let offset = u64::from(place.offset);
-            let record = match segment.record(offset) {
+            let Some(segment) = table.of(place) else { return false };
+            let record = match segment.record(u64::from(place.offset)) {
                 Ok(record) => record,
-                Err(one) => {
+                Err(damage) => {
                     let told = segment.witness(tag, place.offset);
                     if told.is_none_or(|told| told.incarnation == span.incarnation) {
-                        damage.push(one);
+                        looked.damage.push(damage);
                     }
                     continue;
                 }
             };
-            let inside = record.header.incarnation == span.incarnation
+            let header = record.header;
+            let inside = header.incarnation == span.incarnation
                 && record.key >= low
                 && high.is_none_or(|high| record.key < high);
             if inside {
-                let (segment, header) = (Arc::clone(segment), record.header);
-                found.push(Candidate { row: WarmRow { segment, offset, header }, tag, named });
+                let segment = looked.number_of(segment);
+                looked.found.push(Placed { header, offset: place.offset, segment, tag, named });
             }
         }
-        Arc::ptr_eq(&table, &self.segments.load()).then_some(found)
-    }
-
-    /// What holds for a candidate's key at the moment.
-    fn tell(&self, candidate: Candidate, span: &Span, told: &mut Vec<Told>) -> Result<()> {
-        let Candidate { row, tag, named } = candidate;
-        if !span.values && self.seed.hash(span.incarnation, row.key()).tag() != tag {
-            // The key alone was read: its hash is its checksum.
-            let record = row.segment.record(row.offset)?;
-            let checked = row.segment.check_body(row.offset, &record);
-            told.extend(checked.err().map(Told::Damaged));
-            return Ok(());
-        }
-        if named && row.header.seq <= span.moment {
-            let gone = row.header.kind == crate::format::record::RecordKind::Tombstone
-                || !self.is_alive(row.header.deadline_ms);
-            told.push(if gone { Told::Absent(row) } else { Told::Row(row) });
-            return Ok(());
-        }
-        let hash = self.seed.hash(span.incarnation, row.key());
-        let key = KeyRef { incarnation: span.incarnation, hash, key: row.key() };
-        match self.old_hit(&key, span.moment) {
-            Ok(Old::Hit(Hit::Warm { segment, offset, header })) => {
-                told.push(Told::Row(WarmRow { segment, offset, header }));
-            }
-            Ok(Old::Absent) => told.push(Told::Absent(row)),
-            // Where it lies in an archive, the walk over the archives meets it.
-            Ok(Old::Hit(Hit::Cold(_)) | Old::Unknown) => {}
-            Err(Error::Corrupt(damage)) => told.push(Told::Damaged(*damage)),
-            Err(error) => return Err(error),
-        }
-        Ok(())
+        stable && Arc::ptr_eq(&table, &self.segments.load())
     }
 }

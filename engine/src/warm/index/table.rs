@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::AtomicU64;
 
 use crate::ids::Location;
-use crate::vfs::map::AtomicMap;
+use crate::vfs::map::anon::AtomicMap;
 use crate::warm::index::bucket::{self, ENTRIES, IndexEntry, Snapshot, WORDS};
 
 /// Buckets behind the last home, so that the end needs no wrapping.
