@@ -253,6 +253,14 @@ impl Db {
         self.tiers().compact()
     }
 
+    /// Demotes the whole log now, so that a test has archives without filling the budget.
+    #[cfg(feature = "testing")]
+    pub fn archive_all(&self) -> Result<()> {
+        self.tiers().check_open()?;
+        self.tiers().check_writable("demote")?;
+        self.tiers().demote_all()
+    }
+
     /// Figures of the running store.
     pub fn stats(&self) -> Stats {
         Stats::of(self.tiers())

@@ -83,6 +83,9 @@ pub use value::Value;
 pub use verify::{Progress, Verified, VerifyOptions};
 pub use watch::{Watch, WatchEvent, WatchKind};
 
+#[cfg(feature = "internals")]
+pub mod internals;
+
 /// The outside world, for tests: a clock that a test sets, the simulated disk.
 #[cfg(feature = "testing")]
 pub mod testing {

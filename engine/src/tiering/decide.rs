@@ -240,6 +240,21 @@ impl Tiers {
         Ok(Step::Worked)
     }
 
+    /// Seals the journal and demotes all of the log.
+    #[cfg(feature = "testing")]
+    pub(crate) fn demote_all(&self) -> Result<()> {
+        self.compact()?;
+        let mut maintenance = self.maintenance.lock();
+        let candidates = self.candidates(&mut self.append.lock(), &maintenance);
+        let victims: Vec<_> = candidates.into_iter().map(|candidate| candidate.segment).collect();
+        if !victims.is_empty() {
+            self.reclaim(&mut maintenance, &victims, Aim::Demote)?;
+        }
+        drop(maintenance);
+        self.measure_space();
+        Ok(())
+    }
+
     /// Seals the journal and cleans every segment that holds garbage.
     pub(crate) fn compact(&self) -> Result<()> {
         self.check_writable("compact")?;
