@@ -8,3 +8,4 @@
 )]
 
 mod seeds;
+mod sweep;

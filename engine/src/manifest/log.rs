@@ -255,6 +255,7 @@ fn read_generation(
     report: &mut ManifestReport,
 ) -> Result<Option<FileSet>> {
     let mut best: Option<(u64, FileSet)> = None;
+    let mut newer = None;
     for copy in 0..2 {
         let name = file_name(generation, copy);
         match read_copy(dir, &name, generation, copy)? {
@@ -267,10 +268,14 @@ fn read_generation(
             Err(error) if error.field == "format version" => {
                 let file = dir.path().join(&name);
                 let found = error.found.parse().unwrap_or(0);
-                return Err(Error::Version { file, found, supported: FORMAT_VERSION });
+                newer = Some(Error::Version { file, found, supported: FORMAT_VERSION });
             }
             Err(error) => report.damage.push(error.at("read manifest", &name, 0)),
         }
+    }
+    // A version that one copy alone has is damage, and the other copy is enough.
+    if let (None, Some(newer)) = (&best, newer) {
+        return Err(newer);
     }
     Ok(best.map(|(_, set)| set))
 }

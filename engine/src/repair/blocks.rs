@@ -42,8 +42,9 @@ pub(super) fn walk_archive(
     };
     let end = footer.as_ref().map_or(at, |footer| footer.data_end);
     walk.blocks(end, each);
-    if let Some(footer) = footer {
-        walk.miss(footer.record_count);
+    match footer {
+        Some(footer) => walk.miss(footer.record_count),
+        None => each(Find::ColdGap),
     }
     if walk.missing > 0 {
         let found = format!("{} records cannot be read", walk.missing);

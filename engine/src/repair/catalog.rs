@@ -44,6 +44,8 @@ pub(super) struct Catalog {
     clears: Vec<(Seq, Incarnation, u32)>,
     /// The highest number of any gap.
     gap_last: Option<Seq>,
+    /// Archived records are missing, nobody knows how many.
+    cold_gap: bool,
 }
 
 impl Catalog {
@@ -56,6 +58,7 @@ impl Catalog {
             lost: HashMap::new(),
             clears: Vec::new(),
             gap_last: None,
+            cold_gap: false,
         })
     }
 
@@ -80,6 +83,7 @@ impl Catalog {
             },
             Find::Gap(_, last) => self.note_gap(last),
             Find::LostCold(count) => salvaged.lost += count,
+            Find::ColdGap => self.cold_gap = true,
             Find::Clear(seq, ended, next) => self.clears.push((seq, ended, next)),
             Find::Damage(damage) => {
                 if salvaged.damage.len() < NAMED_MAX {
@@ -164,7 +168,7 @@ impl Catalog {
 
     /// Records may be missing of which nothing is known.
     pub(super) fn has_gap(&self) -> bool {
-        self.gap_last.is_some()
+        self.gap_last.is_some() || self.cold_gap
     }
 }
 

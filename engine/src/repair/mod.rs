@@ -119,6 +119,8 @@ pub(crate) enum Find<'a> {
     Gap(Seq, Seq),
     /// So many live records of an archive, of keys that nobody knows.
     LostCold(u64),
+    /// Nobody knows how many records an archive held.
+    ColdGap,
     /// An incarnation ended; the next one, 0 for none.
     Clear(Seq, Incarnation, u32),
     Damage(Damage),

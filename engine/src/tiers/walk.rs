@@ -175,6 +175,8 @@ pub(crate) struct Walk {
     direction: Direction,
     /// What was not walked yet.
     rest: Range<Vec<u8>>,
+    /// Nothing was looked up yet.
+    begins: bool,
     looked: Looked,
     rows: VecDeque<Kept>,
     /// The row that was given last.
@@ -187,6 +189,7 @@ impl Walk {
         Self {
             direction,
             rest: span.keys.clone(),
+            begins: true,
             looked: Looked::default(),
             rows: VecDeque::new(),
             given: None,
@@ -232,6 +235,9 @@ impl Walk {
             }
         } else if let Some(start) = tiers.order.tags_before(Some(&window.end), &mut tags) {
             window.start = window.start.max(start.into());
+        }
+        if std::mem::take(&mut self.begins) {
+            tags.extend(tiers.order.placeless());
         }
         self.look_tags(tiers, &tags, span, &window);
         let set = tiers.cold.load();
