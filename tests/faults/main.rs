@@ -7,5 +7,6 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod security;
 mod seeds;
 mod sweep;

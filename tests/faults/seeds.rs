@@ -11,9 +11,12 @@ fn fuzz_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
+/// A target's name and what it runs.
+type Target = (&'static str, Box<dyn Fn(&[u8])>);
+
 /// All targets but that of the command line, which has its own test.
-fn targets() -> Vec<(&'static str, Box<dyn Fn(&[u8])>)> {
-    let decoder = |&(name, body): &Body| -> (&'static str, Box<dyn Fn(&[u8])>) {
+fn targets() -> Vec<Target> {
+    let decoder = |&(name, body): &Body| -> Target {
         (
             name,
             Box::new(move |data| {
@@ -98,7 +101,7 @@ fn random_operations_pass_with_and_without_crashes() {
 /// A few bytes written over, cut out, put in or doubled.
 fn changed(seed: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
-    for _ in 0..1 + random.below(4) {
+    for _ in 0..=random.below(4) {
         if bytes.len() < 2 {
             break;
         }

@@ -85,7 +85,7 @@ fn write(dir: &dyn Dir, name: &str, bytes: &[u8]) {
     }
 }
 
-fn set_right(name: &str, bytes: &mut Vec<u8>) {
+fn set_right(name: &str, bytes: &mut [u8]) {
     let number = name.split('.').next().and_then(|digits| digits.parse().ok());
     match name.rsplit('.').next() {
         Some("seg") => mend::segment(bytes),

@@ -103,7 +103,7 @@ pub(super) fn filter_record_count(bytes: &[u8]) -> u32 {
 }
 
 /// The header, then frame after frame.
-pub(super) fn manifest(bytes: &mut Vec<u8>) {
+pub(super) fn manifest(bytes: &mut [u8]) {
     bound(bytes, 60, 0, 0);
     let nonce = long(bytes, 40);
     let mut at = 64_usize;
@@ -118,7 +118,7 @@ pub(super) fn manifest(bytes: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn archive_header(bytes: &mut Vec<u8>) {
+pub(super) fn archive_header(bytes: &mut [u8]) {
     let nonce = long(bytes, 32);
     bound(bytes, 60, nonce, 0);
 }
@@ -157,7 +157,7 @@ pub(super) fn segment(bytes: &mut [u8]) {
 }
 
 /// An archive: header, footer with its regions, and every block that follows the one before.
-pub(super) fn archive(bytes: &mut Vec<u8>) {
+pub(super) fn archive(bytes: &mut [u8]) {
     archive_header(bytes);
     let nonce = long(bytes, 32);
     let Some(footer) = bytes.len().checked_sub(256) else { return };

@@ -45,7 +45,7 @@ pub const DECODERS: &[Body] = &[
 ];
 
 /// The input without its first byte, checksums set right where that byte is odd.
-fn input(data: &[u8], mend: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+fn input(data: &[u8], mend: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let Some((first, rest)) = data.split_first() else { return Vec::new() };
     let mut bytes = rest.to_vec();
     if first % 2 == 1 {
@@ -97,7 +97,9 @@ fn trailer(data: &[u8]) -> bool {
         let seq = entries.iter().map(|entry| entry.seq).min().unwrap_or_default();
         let deadlines = entries.iter().map(|entry| entry.deadline_ms).filter(|&ms| ms != 0);
         let mut builder = TrailerBuilder::new(seq, deadlines.min().unwrap_or(0));
-        entries.iter().for_each(|entry| builder.push(entry));
+        for entry in &entries {
+            builder.push(entry);
+        }
         let again = builder.finish();
         let again: Option<Vec<_>> =
             TrailerReader::decode(&again).ok().map(|r| r.entries().map_while(Result::ok).collect());

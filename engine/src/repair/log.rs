@@ -190,7 +190,10 @@ pub(super) fn walk_segment(
     }
     match (entries, range) {
         (Some(entries), _) => hand_over_lost(&entries, &sound, dead, each),
-        (None, Some((first, last))) if !broken.is_empty() => each(Find::Gap(first, last)),
+        // Without a footer nobody knows where the records ended.
+        (None, Some((first, last))) if footer.is_none() || !broken.is_empty() => {
+            each(Find::Gap(first, last));
+        }
         _ => {}
     }
 }
