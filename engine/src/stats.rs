@@ -150,7 +150,7 @@ impl Stats {
             segments: tiers.segments.load().iter().count() as u64,
             archives: cold.entries().len() as u64,
             index_bytes: tiers.index.charged_len(),
-            order_bytes: tiers.order.charged_len(),
+            order_bytes: tiers.order_len(),
             kept_versions: tiers.versions.count(),
             pinned_bytes: tiers.append.lock().pinned_bytes(),
             holders: tiers.moments.all().iter().map(|one| HolderStats::of(tiers, one)).collect(),

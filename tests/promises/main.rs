@@ -14,6 +14,7 @@ mod crash;
 mod errors;
 mod faults;
 mod kill;
+mod memory;
 mod model;
 mod moments;
 mod read_only;

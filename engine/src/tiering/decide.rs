@@ -122,7 +122,7 @@ impl Tiers {
             let warm = self.warm_allocated(&append);
             (warm, self.candidates(&mut append, maintenance))
         };
-        let index_len = self.index.charged_len() + self.order.charged_len();
+        let index_len = self.index.charged_len() + self.order_len();
         let index_over = index_len > index_share;
         if warm <= high && !index_over {
             return Ok(Step::Idle);

@@ -55,6 +55,7 @@ impl Tiers {
             .unwrap_or(None);
         match (found, one.to) {
             (Some(found), Destination::Warm(to)) => {
+                append.supersede(from);
                 self.index.replace(&mut append.index, &found, to, found.entry().tombstone);
                 append.kill(from, &one.weight);
                 let counts = one.weight.tombstone || self.keyspaces.is_kept(one.weight.incarnation);
@@ -65,6 +66,7 @@ impl Tiers {
                 }
             }
             (Some(found), Destination::Cold { .. }) => {
+                append.supersede(from);
                 self.remove_entry(append, &found);
                 append.kill(from, &one.weight);
             }
@@ -117,6 +119,7 @@ impl Tiers {
                 .ok()
                 .map(|record| Weight::of(&record.header))
         });
+        append.supersede(item.from);
         self.remove_entry(append, &found);
         let Some(weight) = weight else { return };
         if weight.tombstone || self.keyspaces.is_kept(weight.incarnation) {

@@ -101,6 +101,13 @@ impl Append {
         }
     }
 
+    /// The index is about to name another record than the one at `location`, or none.
+    pub(crate) fn supersede(&self, location: Location) {
+        if let Some(segment) = self.table.of(location) {
+            segment.mark_superseded(u64::from(location.offset));
+        }
+    }
+
     /// All records of an incarnation are dead.
     pub(crate) fn clear_accounts(&mut self, incarnation: Incarnation) {
         for account in self.accounts.iter_mut().flatten() {

@@ -46,7 +46,7 @@ impl Tiers {
         let mut memory = MemoryBytes {
             hot: self.hot.charged_bytes(),
             index: self.index.charged_len(),
-            order: self.order.charged_len(),
+            order: self.order_len(),
             versions: self.versions.charged_len(),
             changes: self.changes.charged_len(),
             filters: self.cold.load().anonymous_len(),

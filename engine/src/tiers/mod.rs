@@ -17,6 +17,7 @@ pub(crate) mod clear;
 pub(crate) mod debt;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
+pub(crate) mod lane;
 pub(crate) mod moments;
 pub(crate) mod open;
 pub(crate) mod order;
@@ -26,6 +27,7 @@ pub(crate) mod recover;
 pub(crate) mod scan;
 pub(crate) mod span;
 pub(crate) mod walk;
+pub(crate) mod window;
 pub(crate) mod write;
 
 use std::sync::Arc;

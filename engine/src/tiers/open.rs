@@ -115,7 +115,7 @@ impl Tiers {
     /// Gives the hot tier what the other classes of memory leave of the budget.
     fn fit_memory(&self) {
         let taken = self.index.charged_len()
-            + self.order.charged_len()
+            + self.order_len()
             + self.versions.charged_len()
             + self.changes.charged_len()
             + self.cold.load().anonymous_len();

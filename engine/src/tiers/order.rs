@@ -9,7 +9,8 @@ use crate::format::block::put_sort_key;
 use crate::ids::{Incarnation, Location};
 use crate::tiers::Tiers;
 use crate::tiers::moments::{Holder, Moment};
-use crate::warm::index::order::{KeySource, MERGE_PIECE};
+use crate::warm::index::leaf::Hint;
+use crate::warm::index::order::{EachKey, KeySource, MERGE_PIECE};
 
 /// Homes of the index that are walked for each time the append lock is taken.
 const HOMES_PER_PIECE: u64 = 512;
@@ -46,7 +47,7 @@ impl<'t> IndexedKeys<'t> {
 
     /// Collects the sort keys of a tag, each behind its length; `false` when something moved
     /// meanwhile. Damage is counted.
-    fn collect(&self, tag: u32, keys: &mut Vec<Vec<u8>>, damaged: &mut usize) -> bool {
+    fn collect(&self, tag: u32, keys: &mut Vec<(Vec<u8>, Hint)>, damaged: &mut usize) -> bool {
         let tiers = self.tiers;
         let table = tiers.segments.load();
         let mut places = self.places.borrow_mut();
@@ -55,15 +56,17 @@ impl<'t> IndexedKeys<'t> {
             places.push(entry.location);
             Ok::<_, Error>(false)
         });
+        let named = places.len();
         places.extend(tiers.versions.warm_places(tag));
-        for &place in places.iter() {
+        for (number, &place) in places.iter().enumerate() {
             let Some(segment) = table.of(place) else { return false };
             match segment.record(u64::from(place.offset)) {
                 Ok(record) if self.is_ordered(record.header.incarnation) => {
                     let mut key = Vec::with_capacity(record.key.len() + 4);
                     put_sort_key(&mut key, record.header.incarnation, record.key);
-                    if !keys.contains(&key) {
-                        keys.push(key);
+                    if keys.iter().all(|(known, _)| *known != key) {
+                        let hint = if number < named { Hint::at(place) } else { Hint::NONE };
+                        keys.push((key, hint));
                     }
                 }
                 Ok(_) => {}
@@ -75,7 +78,7 @@ impl<'t> IndexedKeys<'t> {
 }
 
 impl KeySource for IndexedKeys<'_> {
-    fn each_key(&self, tag: u32, each: &mut dyn FnMut(Option<&[u8]>)) {
+    fn each_key(&self, tag: u32, each: &mut EachKey<'_>) {
         let mut keys = Vec::new();
         let mut seen = 0;
         loop {
@@ -86,8 +89,8 @@ impl KeySource for IndexedKeys<'_> {
             }
             seen += 1;
             if damaged == 0 || seen >= DAMAGE_SEEN_MIN {
-                for key in &keys {
-                    each(Some(key));
+                for (key, hint) in &keys {
+                    each(Some((key, *hint)));
                 }
                 if damaged > 0 {
                     each(None);
@@ -107,6 +110,12 @@ impl Tiers {
     pub(crate) fn hold(&self, holder: Holder) -> Arc<Moment> {
         let _no_writer = self.append.lock();
         self.moments.hold(self.visible(), holder)
+    }
+
+    /// Bytes of memory that the order of the warm tier takes: leaves, and marks of the segments.
+    pub(crate) fn order_len(&self) -> u64 {
+        let marks: u64 = self.segments.load().iter().map(|segment| segment.marks_len()).sum();
+        self.order.charged_len() + marks
     }
 
     /// Loads the index entries of these tags, then the records that they name, into the cache:

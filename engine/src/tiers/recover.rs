@@ -331,7 +331,9 @@ impl Opened {
             building.add_segment(segment, is_dead, alive)?;
         }
         self.report.damage.append(&mut building.damage);
-        let Building { index, writer, table, accounts, .. } = building;
+        let Building { index, mut writer, table, accounts, .. } = building;
+        index.fit(&mut writer).map_err(grow)?;
+
         Ok(Recovered { index, writer, table, accounts, cold })
     }
 }

@@ -12,14 +12,16 @@ use std::sync::Arc;
 
 use crate::cold::ArchiveSet;
 use crate::error::{Damage, Error, Result};
-use crate::format::record::{Record, RecordHeader, RecordKind};
+use crate::format::record::RecordKind;
 use crate::key::Key;
 use crate::tiers::Tiers;
 use crate::tiers::archived::{Archived, ArchivedRow};
+use crate::tiers::lane::{Lane, Next};
 use crate::tiers::read::{Hit, KeyRef, Old};
 use crate::tiers::span::{Direction, Span, is_inside, sort_key};
+use crate::tiers::window::{Bounds, Looked, Placed, WarmRow};
 use crate::value::Value;
-use crate::warm::segment::Segment;
+use crate::warm::index::order::Tagged;
 
 /// Archived rows that one window takes at most.
 const ARCHIVED_PER_WINDOW: usize = 128;
@@ -34,46 +36,11 @@ pub(crate) enum Row<'w> {
     Damaged(&'w Error),
 }
 
-/// A record of the log.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WarmRow<'w> {
-    segment: &'w Arc<Segment>,
-    place: &'w Placed,
-}
-
-/// Where a record of the log is, in the window's list of segments.
-#[derive(Debug, Clone)]
-struct Placed {
-    header: RecordHeader,
-    offset: u32,
-    segment: u32,
-    tag: u32,
-    /// The index names it; else the version table does.
-    named: bool,
-}
-
-impl<'w> WarmRow<'w> {
-    fn record(&self) -> Result<Record<'w>, Damage> {
-        self.segment.record_of(u64::from(self.place.offset), self.place.header)
-    }
-
-    fn key(&self) -> &'w [u8] {
-        self.record().map_or(&[], |record| record.key)
-    }
-
-    /// Key and value, the checksum verified.
-    fn pair(&self) -> Result<(&'w [u8], &'w [u8])> {
-        let record = self.record()?;
-        self.segment.check_body(u64::from(self.place.offset), &record)?;
-        Ok((record.key, record.value))
-    }
-}
-
 impl Row<'_> {
     /// The key, unless it is damaged.
     pub(crate) fn key(&self) -> Option<&[u8]> {
         match self {
-            Self::Warm(row) => Some(row.key()),
+            Self::Warm(row) => Some(row.record.key),
             Self::Cold(row) => Some(&row.key),
             Self::Damaged(_) => None,
         }
@@ -104,7 +71,7 @@ impl Row<'_> {
 
     pub(crate) fn to_key(&self) -> Result<Key> {
         match self {
-            Self::Warm(row) => Ok(Key::from(row.key())),
+            Self::Warm(row) => Ok(Key::from(row.record.key)),
             Self::Cold(row) => Ok(row.key.clone()),
             Self::Damaged(error) => Err((*error).clone()),
         }
@@ -127,48 +94,6 @@ enum Told {
     Damaged(Damage),
 }
 
-/// What the log holds of a window.
-#[derive(Debug, Default)]
-struct Looked {
-    segments: Vec<Arc<Segment>>,
-    /// In order of keys, once sorted.
-    found: Vec<Placed>,
-    damage: Vec<Damage>,
-}
-
-impl Looked {
-    fn row<'w>(&'w self, place: &'w Placed) -> Option<WarmRow<'w>> {
-        Some(WarmRow { segment: self.segments.get(place.segment as usize)?, place })
-    }
-
-    fn key(&self, place: &Placed) -> &[u8] {
-        let record = self
-            .segments
-            .get(place.segment as usize)
-            .and_then(|segment| segment.record_of(u64::from(place.offset), place.header).ok());
-        record.map_or(&[], |record| record.key)
-    }
-
-    /// The number of a segment in the list.
-    fn number_of(&mut self, segment: &Arc<Segment>) -> u32 {
-        let known = self.segments.iter().rposition(|known| Arc::ptr_eq(known, segment));
-        let number = known.unwrap_or_else(|| {
-            self.segments.push(Arc::clone(segment));
-            self.segments.len() - 1
-        });
-        u32::try_from(number).unwrap_or(u32::MAX)
-    }
-
-    fn sort(&mut self) {
-        let mut found = std::mem::take(&mut self.found);
-        if !found.is_sorted_by(|a, b| self.key(a) < self.key(b)) {
-            found.sort_by(|a, b| (self.key(a), b.named).cmp(&(self.key(b), a.named)));
-            found.dedup_by(|b, a| self.key(a) == self.key(b));
-        }
-        self.found = found;
-    }
-}
-
 /// One direction of a walk.
 #[derive(Debug)]
 pub(crate) struct Walk {
@@ -182,6 +107,7 @@ pub(crate) struct Walk {
     /// The row that was given last.
     given: Option<Kept>,
     archived: Archived,
+    lane: Lane,
 }
 
 impl Walk {
@@ -194,17 +120,31 @@ impl Walk {
             rows: VecDeque::new(),
             given: None,
             archived: Archived::new(direction),
+            lane: Lane::new(direction),
         }
     }
 
     /// The next record in this direction.
     pub(crate) fn next(&mut self, tiers: &Tiers, span: &Span) -> Result<Option<Row<'_>>> {
         loop {
-            while self.rows.is_empty() {
+            match self.lane.next(tiers, &self.looked, span.incarnation, span.moment) {
+                Next::Row(place) => {
+                    self.given = Some(Kept::Warm(place));
+                    break;
+                }
+                Next::Nothing => continue,
+                Next::Unknown => {
+                    self.lane.leave(&self.looked, span.incarnation, &mut self.rest);
+                    self.fill(tiers, span, false)?;
+                }
+                Next::End => {}
+            }
+            if self.rows.is_empty() {
                 if self.rest.start >= self.rest.end {
                     return Ok(None);
                 }
-                self.fill(tiers, span)?;
+                self.fill(tiers, span, true)?;
+                continue;
             }
             self.given = self.rows.pop_front();
             // It may have expired since its window was looked up.
@@ -224,13 +164,14 @@ impl Walk {
         }))
     }
 
-    /// Looks the next window up.
-    fn fill(&mut self, tiers: &Tiers, span: &Span) -> Result<()> {
+    /// Takes the next window: by the lane where it may and can, else looks it up.
+    fn fill(&mut self, tiers: &Tiers, span: &Span, by_lane: bool) -> Result<()> {
         let mut tags = Vec::new();
         let forward = self.direction == Direction::Forward;
         let mut window = self.rest.clone();
         if forward {
-            if let Some(end) = tiers.order.tags_from(&window.start, &mut tags) {
+            let leaves = if by_lane { self.lane.leaves } else { 1 };
+            if let Some(end) = tiers.order.tags_from(&window.start, leaves, &mut tags) {
                 window.end = window.end.min(end.into());
             }
         } else if let Some(start) = tiers.order.tags_before(Some(&window.end), &mut tags) {
@@ -239,31 +180,50 @@ impl Walk {
         if std::mem::take(&mut self.begins) {
             tags.extend(tiers.order.placeless());
         }
-        self.look_tags(tiers, &tags, span, &window);
+        // What left the order for an archive left it after the archive was there to be seen.
+        if by_lane
+            && tiers.cold.load().entries().is_empty()
+            && self.lane.take(tiers, &tags, &window, &mut self.looked)
+        {
+            self.pass(window);
+            return Ok(());
+        }
+        self.look_tags(tiers, &tags, &Bounds::of(span.incarnation, &window));
         let set = tiers.cold.load();
         let told = self.tell_all(tiers, span)?;
         let mut cold = self.cold_rows(tiers, span, &set, &mut window)?;
         self.merge(told, &mut cold, &window);
-        if forward {
-            self.rest.start = window.end;
-        } else {
-            self.rest.end = window.start;
-        }
+        self.pass(window);
         Ok(())
     }
 
-    /// Looks up what the log holds of the keys that these tags mean, inside the window, in order.
-    fn look_tags(&mut self, tiers: &Tiers, tags: &[u32], span: &Span, window: &Range<Vec<u8>>) {
+    /// The window is walked as far as the rest is concerned.
+    fn pass(&mut self, window: Range<Vec<u8>>) {
+        match self.direction {
+            Direction::Forward => self.rest.start = window.end,
+            Direction::Backward => self.rest.end = window.start,
+        }
+    }
+
+    /// Looks up what the log holds of the keys that these tags mean, inside the bounds, in order.
+    fn look_tags(&mut self, tiers: &Tiers, tags: &[Tagged], bounds: &Bounds<'_>) {
+        let mut learned = Vec::new();
         for seen in 1.. {
             self.looked.segments.clear();
             self.looked.found.clear();
             self.looked.damage.clear();
-            let stable = tags.is_empty() || tiers.look_tagged(tags, span, window, &mut self.looked);
+            learned.clear();
+            let stable =
+                tags.is_empty() || tiers.look_tagged(tags, bounds, &mut self.looked, &mut learned);
             if stable && (self.looked.damage.is_empty() || seen >= DAMAGE_SEEN_MIN) {
                 break;
             }
         }
         self.looked.sort();
+        if let Some(first) = self.looked.found.first().filter(|_| !learned.is_empty()) {
+            let at = sort_key(bounds.incarnation, self.looked.key(first));
+            tiers.order.note_hints(&at, &learned);
+        }
     }
 
     /// What holds for each key at the moment, in the order of the direction.
@@ -321,12 +281,11 @@ impl Walk {
     /// Where the key alone is read, its hash is its checksum; where that differs, the body tells.
     fn check_key(&self, tiers: &Tiers, span: &Span, place: &Placed) -> Option<Damage> {
         let row = self.looked.row(place)?;
-        if tiers.seed.hash(span.incarnation, row.key()).tag() == place.tag {
+        if tiers.seed.hash(span.incarnation, row.record.key).tag() == place.tag {
             return None;
         }
         let offset = u64::from(place.offset);
-        let checked = row.record().and_then(|record| row.segment.check_body(offset, &record));
-        checked.err()
+        row.segment.check_body(offset, &row.record).err()
     }
 
     /// The archived rows of the window. When there are many, the window ends with them.
@@ -414,56 +373,4 @@ fn before(cold: &mut VecDeque<Result<ArchivedRow>>, key: &[u8], direction: Direc
         }
     }
     taken
-}
-
-impl Tiers {
-    /// Finds the records of the span that the tags lead to. `false` when something moved meanwhile.
-    fn look_tagged(
-        &self,
-        tags: &[u32],
-        span: &Span,
-        window: &Range<Vec<u8>>,
-        looked: &mut Looked,
-    ) -> bool {
-        let table = self.segments.load();
-        let mut places = Vec::with_capacity(tags.len() + 4);
-        let stable = self.index.peek_all(tags, |tag, entry| {
-            // All records are asked for before the first is looked at.
-            if let Some(segment) = table.of(entry.location) {
-                segment.prefetch(u64::from(entry.location.offset));
-            }
-            places.push((tag, entry.location, true));
-        });
-        if !self.versions.is_empty() {
-            for &tag in tags {
-                let old = self.versions.warm_places(tag).into_iter();
-                places.extend(old.map(|place| (tag, place, false)));
-            }
-        }
-        let of_span = Some(&span.incarnation.0.to_be_bytes()[..]);
-        let low = window.start.get(4..).unwrap_or(&[]);
-        let high = window.end.get(4..).filter(|_| window.end.get(..4) == of_span);
-        for (tag, place, named) in places {
-            let Some(segment) = table.of(place) else { return false };
-            let record = match segment.record(u64::from(place.offset)) {
-                Ok(record) => record,
-                Err(damage) => {
-                    let told = segment.witness(tag, place.offset);
-                    if told.is_none_or(|told| told.incarnation == span.incarnation) {
-                        looked.damage.push(damage);
-                    }
-                    continue;
-                }
-            };
-            let header = record.header;
-            let inside = header.incarnation == span.incarnation
-                && record.key >= low
-                && high.is_none_or(|high| record.key < high);
-            if inside {
-                let segment = looked.number_of(segment);
-                looked.found.push(Placed { header, offset: place.offset, segment, tag, named });
-            }
-        }
-        stable && Arc::ptr_eq(&table, &self.segments.load())
-    }
 }

@@ -377,6 +377,7 @@ impl Tiers {
         let Mutation { hash, incarnation, key, .. } = *mutation;
         self.hot.replace_with(hash, incarnation, key, || match &newest {
             Some(newest) => {
+                append.supersede(newest.found.entry().location);
                 self.index.replace(&mut append.index, &newest.found, to, tombstone);
                 Ok(())
             }

@@ -21,6 +21,10 @@ use crate::vfs::{Dir, File};
 
 /// Bytes of a record that are asked for ahead.
 const PREFETCH_LEN: usize = 192;
+/// A mark covers so many bytes of a segment; in a very long one, marks stand for several places.
+const MARK_UNIT: u64 = 64;
+/// Marks of one segment at most.
+const MARKS_MAX: u64 = 1 << 20;
 /// Bodies up to this length are checked on every read; longer ones once a mapping.
 const CHECK_ALWAYS_LEN: u64 = 4096;
 
@@ -37,6 +41,9 @@ pub(crate) struct Segment {
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
     /// One bit for each 4 KiB in which a long record starts: its body was checked.
     checked: Vec<AtomicU64>,
+    /// One bit for each unit in which a record starts that the index no longer names. Made by the
+    /// first mark.
+    superseded: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Segment {
@@ -57,6 +64,7 @@ impl Segment {
             map,
             sealed: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            superseded: OnceLock::new(),
         })
     }
 
@@ -152,6 +160,34 @@ impl Segment {
         Ok(())
     }
 
+    /// Marks the record there: the index does not name it any more. Only behind the append lock,
+    /// and before the change that superseded it is visible.
+    pub(crate) fn mark_superseded(&self, offset: u64) {
+        let marks = self.superseded.get_or_init(|| {
+            let words = (self.map.capacity() / MARK_UNIT).clamp(1, MARKS_MAX).div_ceil(64);
+            (0..words).map(|_| AtomicU64::new(0)).collect()
+        });
+        let (index, bit) = mark_of(offset, marks.len());
+        if let Some(word) = marks.get(index) {
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    /// Whether the record there may be superseded. While it says no, the index names the record,
+    /// if it named it when somebody looked.
+    #[inline]
+    pub(crate) fn may_be_superseded(&self, offset: u64) -> bool {
+        self.superseded.get().is_some_and(|marks| {
+            let (index, bit) = mark_of(offset, marks.len());
+            marks.get(index).is_none_or(|word| word.load(Ordering::Acquire) & bit != 0)
+        })
+    }
+
+    /// Bytes of memory that the marks take.
+    pub(crate) fn marks_len(&self) -> u64 {
+        self.superseded.get().map_or(0, |marks| marks.len() as u64 * 8)
+    }
+
     /// The trailer, checked against the manifest's checksum.
     pub(crate) fn trailer(&self) -> Result<TrailerReader<'_>, Damage> {
         let Some((_, footer)) = self.sealed.get() else {
@@ -173,6 +209,12 @@ impl Segment {
         let found = self.trailer().ok()?.find(tag).ok()?;
         found.into_iter().find(|entry| entry.offset == offset)
     }
+}
+
+/// Word and bit of the mark of a record at `offset`.
+fn mark_of(offset: u64, words: usize) -> (usize, u64) {
+    let unit = usize::try_from(offset / MARK_UNIT).unwrap_or(0);
+    ((unit / 64) % words, 1 << (unit % 64))
 }
 
 impl Bytes for Segment {

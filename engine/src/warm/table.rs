@@ -33,7 +33,7 @@ impl SegmentTable {
 
     /// A slot that no segment holds, or `None` when 2^20 segments are open. The caller fills it.
     pub(crate) fn free_slot(&mut self) -> Option<Slot> {
-        let window = (self.iter().count() * 4).clamp(1024, SEGMENT_COUNT_MAX);
+        let window = (self.iter().count() * 4).clamp(512, SEGMENT_COUNT_MAX);
         let free = (0..window).map(|step| (self.next + step) % window).find(|&slot| {
             self.slots.get(slot).is_none_or(Option::is_none) && !self.reserved.contains(&slot)
         })?;

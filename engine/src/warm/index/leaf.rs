@@ -1,8 +1,13 @@
-//! One leaf of the order: up to 32 keys, each as four bytes behind what all share, and a tag.
+//! One leaf of the order: up to 32 keys, each as four bytes behind what all share, a tag, and a
+//! hint at where its record was last seen.
 //! Knows positions in one leaf; knows nothing of other leaves or of where a key comes from.
 //!
 //! A sort key is the incarnation, big-endian, and the key's bytes. The four bytes (the
 //! discriminator) decide nearly every comparison; keys that tie in them are read.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::ids::{Location, Slot};
 
 /// Keys of one leaf at most.
 pub(crate) const LEAF_LEN_MAX: usize = 32;
@@ -10,10 +15,49 @@ pub(crate) const LEAF_LEN_MAX: usize = 32;
 const GROWTH: usize = 8;
 
 /// The discriminator and the tag of one key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct LeafEntry {
     pub discriminator: u32,
     pub tag: u32,
+    hint: AtomicU32,
+}
+
+impl LeafEntry {
+    pub(crate) fn hint(&self) -> Hint {
+        Hint(self.hint.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_hint(&self, hint: Hint) {
+        self.hint.store(hint.0, Ordering::Relaxed);
+    }
+}
+
+/// Where the newest record of a key was when it was looked up last, in 32 bits; or nothing.
+///
+/// Nobody tells a hint when its record is superseded, moved, or its slot used again: who follows it
+/// asks the segment for its marks and compares the tag of the key that stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hint(u32);
+
+impl Hint {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+    /// 23 bits of eighths reach 64 MiB; 9 bits name the slot.
+    const OFFSET_BITS: u32 = 23;
+
+    /// The hint at a place; none where it does not fit.
+    pub(crate) fn at(place: Location) -> Self {
+        let (slot, offset) = (place.slot.0, place.offset >> 3);
+        if slot >> (32 - Self::OFFSET_BITS) != 0 || offset >> Self::OFFSET_BITS != 0 {
+            return Self::NONE;
+        }
+        Self(slot << Self::OFFSET_BITS | offset)
+    }
+
+    pub(crate) fn place(self) -> Option<Location> {
+        let offset = (self.0 & ((1 << Self::OFFSET_BITS) - 1)) << 3;
+        let slot = Slot(self.0 >> Self::OFFSET_BITS);
+        (self != Self::NONE).then(|| Location::new(slot, offset))
+    }
 }
 
 /// The keys from one fence up to the next, in order.
@@ -37,12 +81,12 @@ impl Leaf {
     /// A leaf of these sort keys, in order, under this fence.
     pub(crate) fn of<'a>(
         fence: &[u8],
-        keys: impl Iterator<Item = (&'a [u8], u32)> + Clone,
+        keys: impl Iterator<Item = (&'a [u8], u32, Hint)> + Clone,
     ) -> Self {
         let shared =
-            keys.clone().fold(fence.len(), |shared, (key, _)| shared.min(common_len(fence, key)));
+            keys.clone().fold(fence.len(), |shared, (key, ..)| shared.min(common_len(fence, key)));
         let mut entries = Vec::with_capacity(keys.clone().count().next_multiple_of(GROWTH));
-        entries.extend(keys.map(|(key, tag)| entry(key, shared, tag)));
+        entries.extend(keys.map(|(key, tag, hint)| entry(key, shared, tag, hint)));
         Self { shared: u16::try_from(shared).unwrap_or(u16::MAX), entries }
     }
 
@@ -91,12 +135,12 @@ impl Leaf {
     }
 
     /// Puts a key in front of entry `at`; the caller found the place and checked for room.
-    pub(crate) fn insert(&mut self, at: usize, key: &[u8], tag: u32) {
+    pub(crate) fn insert(&mut self, at: usize, key: &[u8], tag: u32, hint: Hint) {
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact(GROWTH);
         }
         let shared = usize::from(self.shared);
-        self.entries.insert(at, entry(key, shared, tag));
+        self.entries.insert(at, entry(key, shared, tag, hint));
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -104,8 +148,8 @@ impl Leaf {
     }
 }
 
-fn entry(key: &[u8], shared: usize, tag: u32) -> LeafEntry {
-    LeafEntry { discriminator: discriminator(key, shared), tag }
+fn entry(key: &[u8], shared: usize, tag: u32, hint: Hint) -> LeafEntry {
+    LeafEntry { discriminator: discriminator(key, shared), tag, hint: AtomicU32::new(hint.0) }
 }
 
 /// The four bytes behind the shared ones, zeros where the key ends.
@@ -144,10 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_is_the_place_or_nothing() {
+        for (slot, offset) in [(0, 0), (510, (64 << 20) - 8), (3, 4096)] {
+            let place = Location::new(Slot(slot), offset);
+            assert_eq!(Hint::at(place).place(), Some(place));
+        }
+        assert_eq!(Hint::at(Location::new(Slot(512), 0)).place(), None);
+        assert_eq!(Hint::at(Location::new(Slot(0), 64 << 20)).place(), None);
+        assert_eq!(Hint::at(Location::new(Slot(511), (64 << 20) - 8)).place(), None);
+    }
+
+    #[test]
     fn a_place_is_between_the_neighbours_and_ties_are_told() {
         let keys: Vec<Vec<u8>> =
             [10_u32, 20, 30].iter().map(|n| format!("key{n:08}").into()).collect();
-        let leaf = Leaf::of(b"key00000010", keys.iter().zip(1..).map(|(k, tag)| (&k[..], tag)));
+        let leaf = Leaf::of(
+            b"key00000010",
+            keys.iter().zip(1..).map(|(k, tag)| (&k[..], tag, Hint::NONE)),
+        );
         let place = |key: &str| leaf.place(b"key00000010", key.as_bytes());
         assert_eq!(place("key00000015"), Place::Ties { from: 1, to: 1 });
         assert_eq!(place("key00000020"), Place::Ties { from: 1, to: 2 });

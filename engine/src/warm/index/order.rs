@@ -1,5 +1,5 @@
 //! The order of the warm tier's keys: leaves of tags, sorted by key, under fences in a tree.
-//! Knows tags and sort keys; what a tag's keys are, a [`KeySource`] says. Knows no locations, so
+//! Knows tags and sort keys; what a tag's keys are, a [`KeySource`] says. Locations are hints, so
 //! that neither an overwrite nor a move changes anything here.
 //!
 //! A put of a new key leaves its tag in `fresh`; sorting in happens in pieces, in the background or
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::warm::index::leaf::{LEAF_LEN_MAX, Leaf, LeafEntry, Place};
+use crate::warm::index::leaf::{Hint, LEAF_LEN_MAX, Leaf, LeafEntry, Place};
 
 /// Tags that are sorted in for each time the tree is locked.
 pub(crate) const MERGE_PIECE: usize = 4096;
@@ -28,10 +28,13 @@ const SPARSE_LEN: usize = LEAF_LEN_MAX / 4;
 /// What a leaf takes besides entries and fence: its place in the tree, and two allocations.
 const LEAF_OVERHEAD: usize = 104;
 
+/// Hears of the sort key of a record and of the place of the newest; of `None` for a damaged one.
+pub(crate) type EachKey<'e> = dyn FnMut(Option<(&[u8], Hint)>) + 'e;
+
 /// Says which keys a tag means now.
 pub(crate) trait KeySource {
-    /// Hands the sort key of every record with this tag to `each`; `None` for one that is damaged.
-    fn each_key(&self, tag: u32, each: &mut dyn FnMut(Option<&[u8]>));
+    /// Tells `each` of every record with this tag.
+    fn each_key(&self, tag: u32, each: &mut EachKey<'_>);
 
     /// Loads what `each_key` will need for these tags into the cache.
     fn prefetch(&self, tags: &[u32]);
@@ -61,8 +64,22 @@ struct Tree {
 struct Item {
     key: Range<usize>,
     tag: u32,
+    hint: Hint,
     /// The record is damaged: the entry keeps its place, behind the key that stands here.
     unknown: bool,
+}
+
+/// A tag in order, and where its newest record may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tagged {
+    pub tag: u32,
+    pub hint: Hint,
+}
+
+impl Tagged {
+    fn of(entry: &LeafEntry) -> Self {
+        Self { tag: entry.tag, hint: entry.hint() }
+    }
 }
 
 /// Sort keys and tags, the keys side by side in one buffer.
@@ -77,10 +94,10 @@ impl Items {
         self.arena.get(item.key.clone()).unwrap_or(&[])
     }
 
-    fn push(&mut self, key: &[u8], tag: u32, unknown: bool) {
+    fn push(&mut self, key: &[u8], tag: u32, hint: Hint, unknown: bool) {
         let from = self.arena.len();
         self.arena.extend_from_slice(key);
-        self.list.push(Item { key: from..self.arena.len(), tag, unknown });
+        self.list.push(Item { key: from..self.arena.len(), tag, hint, unknown });
     }
 
     /// Sorts by key and drops what stands twice.
@@ -102,8 +119,9 @@ impl OrderIndex {
     }
 
     /// Tags whose keys nobody knows: every walk looks at them.
-    pub(crate) fn placeless(&self) -> Vec<u32> {
-        self.placeless.lock().clone()
+    pub(crate) fn placeless(&self) -> Vec<Tagged> {
+        let tags = self.placeless.lock();
+        tags.iter().map(|&tag| Tagged { tag, hint: Hint::NONE }).collect()
     }
 
     /// Keys that are not sorted in.
@@ -140,7 +158,7 @@ impl OrderIndex {
             source.prefetch(chunk);
             for &tag in chunk {
                 source.each_key(tag, &mut |key| match key {
-                    Some(key) => items.push(key, tag, false),
+                    Some((key, hint)) => items.push(key, tag, hint, false),
                     None => self.placeless.lock().push(tag),
                 });
             }
@@ -185,7 +203,7 @@ impl OrderIndex {
         {
             let before = leaf.charged_len();
             while let Some((item, others)) = rest.split_first() {
-                match try_insert(leaf, fence, items.key(item), item.tag, source) {
+                match try_insert(leaf, fence, items.key(item), item, source) {
                     Some(inserted) => {
                         self.entry_count.fetch_add(u64::from(inserted), Ordering::Relaxed);
                         rest = others;
@@ -206,15 +224,15 @@ impl OrderIndex {
         self.charged.fetch_sub(before as u64, Ordering::Relaxed);
     }
 
-    fn take_leaf(&self, tree: &mut Tree, fence: &[u8]) -> Vec<LeafEntry> {
+    fn take_leaf(&self, tree: &mut Tree, fence: &[u8]) -> Vec<u32> {
         let Some((fence, leaf)) = tree.leaves.remove_entry(fence) else { return Vec::new() };
         self.recharge(leaf.charged_len() + fence.len() + LEAF_OVERHEAD, 0);
         self.entry_count.fetch_sub(leaf.entries().len() as u64, Ordering::Relaxed);
-        leaf.entries().to_vec()
+        leaf.entries().iter().map(|entry| entry.tag).collect()
     }
 
     fn put_leaf(&self, tree: &mut Tree, fence: &[u8], items: &Items, list: &[Item]) {
-        let leaf = Leaf::of(fence, list.iter().map(|item| (items.key(item), item.tag)));
+        let leaf = Leaf::of(fence, list.iter().map(|item| (items.key(item), item.tag, item.hint)));
         self.recharge(0, leaf.charged_len() + fence.len() + LEAF_OVERHEAD);
         self.entry_count.fetch_add(leaf.entries().len() as u64, Ordering::Relaxed);
         tree.leaves.insert(fence.into(), leaf);
@@ -227,20 +245,19 @@ impl OrderIndex {
         tree: &mut Tree,
         fence: &[u8],
         next: Option<&[u8]>,
-        old: &[LeafEntry],
+        old: &[u32],
         (added, list): (&Items, &[Item]),
         source: &dyn KeySource,
     ) {
         let mut all = Items::default();
         let inside = |key: &[u8]| key >= fence && next.is_none_or(|next| key < next);
         let mut last = fence.to_vec();
-        let tags: Vec<u32> = old.iter().map(|entry| entry.tag).collect();
-        source.prefetch(&tags);
-        for &tag in &tags {
+        source.prefetch(old);
+        for &tag in old {
             let mut damaged = false;
             source.each_key(tag, &mut |key| match key {
-                Some(key) if inside(key) => {
-                    all.push(key, tag, false);
+                Some((key, hint)) if inside(key) => {
+                    all.push(key, tag, hint, false);
                     last.clear();
                     last.extend_from_slice(key);
                 }
@@ -248,13 +265,13 @@ impl OrderIndex {
                 None => damaged = true,
             });
             if damaged {
-                all.push(&last, tag, true);
+                all.push(&last, tag, Hint::NONE, true);
             }
         }
         let appends =
             next.is_none() && list.first().is_some_and(|first| *last <= *added.key(first));
         for item in list {
-            all.push(added.key(item), item.tag, false);
+            all.push(added.key(item), item.tag, item.hint, false);
         }
         all.sort();
         self.put_leaves(tree, fence, &all, appends);
@@ -327,40 +344,58 @@ impl OrderIndex {
         at
     }
 
-    /// Appends the tags of one leaf whose keys may be at or above `from`, in order. Returns the
-    /// fence that ends it, `None` when nothing follows.
-    pub(crate) fn tags_from(&self, from: &[u8], tags: &mut Vec<u32>) -> Option<Box<[u8]>> {
+    /// Appends the tags of up to `leaves` leaves whose keys may be at or above `from`, in order.
+    /// Returns the fence that ends the last, `None` when nothing follows.
+    pub(crate) fn tags_from(
+        &self,
+        from: &[u8],
+        leaves: usize,
+        tags: &mut Vec<Tagged>,
+    ) -> Option<Box<[u8]>> {
         let tree = self.tree.read();
-        let (mut fence, leaf) = tree.leaf_of(from)?;
-        let entries = leaf.entries();
+        let (fence, leaf) = tree.leaf_of(from)?;
         let first = leaf.lower(fence, from);
-        tags.extend(entries.iter().skip(first).map(|entry| entry.tag));
-        while let Some((next, leaf)) =
-            tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded)).next()
-        {
-            if !tags.is_empty() {
-                return Some(next.clone());
-            }
-            tags.extend(leaf.entries().iter().map(|entry| entry.tag));
-            fence = next;
+        tags.extend(leaf.entries().iter().skip(first).map(Tagged::of));
+        let mut others = tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
+        let more = if tags.is_empty() { leaves } else { leaves - 1 };
+        for (_, leaf) in others.by_ref().take(more) {
+            tags.extend(leaf.entries().iter().map(Tagged::of));
         }
-        None
+        others.next().map(|(next, _)| next.clone())
     }
 
     /// Appends the tags of one leaf whose keys may be below `to` (`None`: all), in order. Returns
     /// the leaf's fence, `None` when nothing comes before.
-    pub(crate) fn tags_before(&self, to: Option<&[u8]>, tags: &mut Vec<u32>) -> Option<Box<[u8]>> {
+    pub(crate) fn tags_before(
+        &self,
+        to: Option<&[u8]>,
+        tags: &mut Vec<Tagged>,
+    ) -> Option<Box<[u8]>> {
         let tree = self.tree.read();
         let bound = to.map_or(Unbounded, Excluded);
         for (fence, leaf) in tree.leaves.range::<[u8], _>((Unbounded, bound)).rev() {
             let entries = leaf.entries();
             let end = to.map_or(entries.len(), |to| leaf.upper(fence, to));
-            tags.extend(entries.iter().take(end).map(|entry| entry.tag));
+            tags.extend(entries.iter().take(end).map(Tagged::of));
             if !tags.is_empty() {
                 return (!fence.is_empty()).then(|| fence.clone());
             }
         }
         None
+    }
+}
+
+impl OrderIndex {
+    /// Notes where the records of some tags of the leaf at `at` are now.
+    pub(crate) fn note_hints(&self, at: &[u8], seen: &[Tagged]) {
+        let tree = self.tree.read();
+        let Some((_, leaf)) = tree.leaf_of(at) else { return };
+        for one in seen {
+            let mut same = leaf.entries().iter().filter(|entry| entry.tag == one.tag);
+            if let (Some(entry), None) = (same.next(), same.next()) {
+                entry.set_hint(one.hint);
+            }
+        }
     }
 }
 
@@ -391,7 +426,7 @@ fn try_insert(
     leaf: &mut Leaf,
     fence: &[u8],
     key: &[u8],
-    tag: u32,
+    item: &Item,
     source: &dyn KeySource,
 ) -> Option<bool> {
     let Place::Ties { from, to } = leaf.place(fence, key) else { return None };
@@ -404,7 +439,7 @@ fn try_insert(
         let mut answers = 0;
         source.each_key(tie.tag, &mut |other| {
             answers += 1;
-            order = other.map(|other| other.cmp(key));
+            order = other.map(|(other, _)| other.cmp(key));
         });
         match (answers, order) {
             (1, Some(std::cmp::Ordering::Equal)) => return Some(false),
@@ -413,7 +448,7 @@ fn try_insert(
             _ => return None,
         }
     }
-    leaf.insert(at, key, tag);
+    leaf.insert(at, key, item.tag, item.hint);
     Some(true)
 }
 

@@ -23,6 +23,8 @@ use crate::warm::index::table::{Found, Table};
 const LOAD_PERCENT_MAX: u64 = 88;
 /// Entries for each hundred places below which the table shrinks.
 const LOAD_PERCENT_MIN: u64 = 40;
+/// A table shrinks to no less than one part of so many at a time.
+const SHRINK_MAX: u64 = 4;
 /// Homes of the smallest table.
 const HOMES_MIN: u64 = 64;
 /// Buckets that one change moves while the table is changing its size.
@@ -211,7 +213,21 @@ impl PointIndex {
     pub(crate) fn remove(&self, writer: &mut IndexWriter, found: &IndexFound) -> io::Result<()> {
         found.table.remove(&found.found);
         self.count.fetch_sub(1, Ordering::Relaxed);
+        if self.view.load().old.is_none() {
+            self.shrink(writer)?;
+        }
         self.step(writer, BUCKETS_PER_STEP)
+    }
+
+    /// Gives back what was made for entries that did not come.
+    pub(crate) fn fit(&self, writer: &mut IndexWriter) -> io::Result<()> {
+        loop {
+            self.migrate(writer, &self.view.load_full(), u64::MAX);
+            self.shrink(writer)?;
+            if self.view.load().old.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Walks up to `homes_max` homes from `from` (a tag, or 2^32 for the end), in tag order.
@@ -256,12 +272,21 @@ impl PointIndex {
             self.migrate(writer, &view, buckets);
             return Ok(());
         }
-        let (count, homes) = (self.count(), view.new.homes());
-        let places = homes * ENTRIES as u64;
-        let grow = count * 100 >= places * LOAD_PERCENT_MAX;
-        let shrink = count * 100 < places * LOAD_PERCENT_MIN && homes_for(count) * 4 / 3 < homes;
-        if grow || shrink {
-            self.resize(writer, if grow { homes + homes.div_ceil(8) } else { homes_for(count) })?;
+        let homes = view.new.homes();
+        if self.count() * 100 >= homes * ENTRIES as u64 * LOAD_PERCENT_MAX {
+            self.resize(writer, homes + homes.div_ceil(8))?;
+        }
+        Ok(())
+    }
+
+    /// Starts to make a table smaller that has lost most of its entries; one that waits for the
+    /// entries it was made for stays. To a quarter at most: while the entries move, one step for
+    /// each change, the new table must have room for every change.
+    fn shrink(&self, writer: &mut IndexWriter) -> io::Result<()> {
+        let (count, homes) = (self.count(), self.view.load().new.homes());
+        let wanted = homes_for(count).max(homes / SHRINK_MAX);
+        if count * 100 < homes * ENTRIES as u64 * LOAD_PERCENT_MIN && wanted * 4 / 3 < homes {
+            self.resize(writer, wanted)?;
         }
         Ok(())
     }

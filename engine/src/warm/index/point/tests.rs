@@ -55,6 +55,31 @@ fn every_key_is_found_through_growth_and_shrinking_within_fourteen_bytes_a_key()
 }
 
 #[test]
+fn a_table_made_for_many_entries_takes_few_then_loses_one_then_takes_many() {
+    let many = if cfg!(miri) { 2000 } else { 200_000 };
+    let (index, mut writer) = PointIndex::new(many).unwrap();
+    for i in 0..5 {
+        index.insert(&mut writer, tag(i), location(i), false).unwrap();
+    }
+    assert!(index.charged_len() > many * 10, "it waits for what it was made for");
+    let found = find_mut(&index, &writer, 0);
+    index.remove(&mut writer, &found).unwrap();
+    for i in 5..many {
+        index.insert(&mut writer, tag(i), location(i), false).unwrap();
+    }
+    for i in 1..many {
+        assert!(find(&index, tag(i), location(i)).is_some(), "{i}");
+    }
+    index.fit(&mut writer).unwrap();
+    for i in 105..many {
+        let found = find_mut(&index, &writer, i);
+        index.remove(&mut writer, &found).unwrap();
+    }
+    index.fit(&mut writer).unwrap();
+    assert!(index.charged_len() < 32 << 10, "{} bytes", index.charged_len());
+}
+
+#[test]
 fn a_walk_sees_every_entry_once_while_the_table_is_changing_its_size() {
     let (index, mut writer) = PointIndex::new(0).unwrap();
     for total in [1, 100, 317, 330, 345, 5000] {

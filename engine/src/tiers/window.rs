@@ -1,0 +1,219 @@
+//! What the log holds of one window of a walk: the records that the order's tags lead to.
+//! Knows hints, index and segments; knows nothing of archives, of moments, or of who walks.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Damage, Result};
+use crate::format::record::{Record, RecordHeader};
+use crate::ids::Incarnation;
+use crate::tiers::Tiers;
+use crate::warm::index::leaf::Hint;
+use crate::warm::index::order::Tagged;
+use crate::warm::segment::Segment;
+use crate::warm::table::SegmentTable;
+
+/// A record of the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WarmRow<'w> {
+    pub segment: &'w Arc<Segment>,
+    pub place: &'w Placed,
+    pub record: Record<'w>,
+}
+
+/// Where a record of the log is, in the window's list of segments.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    pub header: RecordHeader,
+    pub offset: u32,
+    pub segment: u32,
+    pub tag: u32,
+    /// The index names it; else the version table does.
+    pub named: bool,
+}
+
+impl<'w> WarmRow<'w> {
+    /// Key and value, the checksum verified.
+    pub(crate) fn pair(&self) -> Result<(&'w [u8], &'w [u8])> {
+        self.segment.check_body(u64::from(self.place.offset), &self.record)?;
+        Ok((self.record.key, self.record.value))
+    }
+}
+
+/// What the log holds of a window.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    pub segments: Vec<Arc<Segment>>,
+    /// In order of keys, once sorted.
+    pub found: Vec<Placed>,
+    pub damage: Vec<Damage>,
+}
+
+impl Looked {
+    pub(crate) fn row<'w>(&'w self, place: &'w Placed) -> Option<WarmRow<'w>> {
+        let segment = self.segments.get(place.segment as usize)?;
+        let record = segment.record_of(u64::from(place.offset), place.header).ok()?;
+        Some(WarmRow { segment, place, record })
+    }
+
+    pub(crate) fn key(&self, place: &Placed) -> &[u8] {
+        let segment = self.segments.get(place.segment as usize);
+        let record = segment
+            .and_then(|segment| segment.record_of(u64::from(place.offset), place.header).ok());
+        record.map_or(&[], |record| record.key)
+    }
+
+    /// The number of a segment in the list.
+    pub(crate) fn number_of(&mut self, segment: &Arc<Segment>) -> u32 {
+        let known = self.segments.iter().rposition(|known| Arc::ptr_eq(known, segment));
+        let number = known.unwrap_or_else(|| {
+            self.segments.push(Arc::clone(segment));
+            self.segments.len() - 1
+        });
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        segment: &Arc<Segment>,
+        record: &Record<'_>,
+        offset: u32,
+        tag: u32,
+        named: bool,
+    ) {
+        let segment = self.number_of(segment);
+        self.found.push(Placed { header: record.header, offset, segment, tag, named });
+    }
+
+    pub(crate) fn sort(&mut self) {
+        let mut found = std::mem::take(&mut self.found);
+        if !found.is_sorted_by(|a, b| self.key(a) < self.key(b)) {
+            found.sort_by(|a, b| (self.key(a), b.named).cmp(&(self.key(b), a.named)));
+            found.dedup_by(|b, a| self.key(a) == self.key(b));
+        }
+        self.found = found;
+    }
+}
+
+/// The keys of a window, as bounds of keys of one incarnation.
+pub(crate) struct Bounds<'w> {
+    pub incarnation: Incarnation,
+    pub low: &'w [u8],
+    pub high: Option<&'w [u8]>,
+}
+
+impl<'w> Bounds<'w> {
+    pub(crate) fn of(incarnation: Incarnation, window: &'w Range<Vec<u8>>) -> Self {
+        let of_span = Some(&incarnation.0.to_be_bytes()[..]);
+        let low = window.start.get(4..).unwrap_or(&[]);
+        let high = window.end.get(4..).filter(|_| window.end.get(..4) == of_span);
+        Self { incarnation, low, high }
+    }
+
+    pub(crate) fn hold(&self, record: &Record<'_>) -> bool {
+        record.header.incarnation == self.incarnation
+            && record.key >= self.low
+            && self.high.is_none_or(|high| record.key < high)
+    }
+}
+
+impl Tiers {
+    /// Finds the records that the tags lead to, inside the bounds. `false` when something moved
+    /// meanwhile. Where hints are right, the index is not asked.
+    pub(crate) fn look_tagged(
+        &self,
+        tags: &[Tagged],
+        bounds: &Bounds<'_>,
+        looked: &mut Looked,
+        learned: &mut Vec<Tagged>,
+    ) -> bool {
+        let table = self.segments.load();
+        // All records are asked for before the first is looked at.
+        for place in tags.iter().filter_map(|one| one.hint.place()) {
+            if let Some(segment) = table.of(place) {
+                segment.prefetch(u64::from(place.offset));
+            }
+        }
+        let mut unknown = Vec::new();
+        for &one in tags {
+            if !self.follow_hint(&table, one, bounds, looked) {
+                unknown.push(one.tag);
+            }
+        }
+        if unknown.is_empty() {
+            return true;
+        }
+        let stable = self.look_up(&table, &unknown, bounds, looked, learned);
+        stable && Arc::ptr_eq(&table, &self.segments.load())
+    }
+
+    /// Whether the hint leads to the record that the index names; it is found then. A change that
+    /// is visible to the walk marked the record before it became visible.
+    fn follow_hint(
+        &self,
+        table: &SegmentTable,
+        tagged: Tagged,
+        bounds: &Bounds<'_>,
+        looked: &mut Looked,
+    ) -> bool {
+        let Some(place) = tagged.hint.place() else { return false };
+        let Some(segment) = table.of(place) else { return false };
+        let offset = u64::from(place.offset);
+        let Ok(record) = segment.record(offset) else { return false };
+        let header = record.header;
+        let is_newest = !segment.may_be_superseded(offset)
+            && bounds.hold(&record)
+            && self.seed.hash(header.incarnation, record.key).tag() == tagged.tag;
+        if is_newest {
+            looked.push(segment, &record, place.offset, tagged.tag, true);
+        }
+        is_newest
+    }
+
+    /// Asks the index, and the version table, for the records of these tags.
+    fn look_up(
+        &self,
+        table: &SegmentTable,
+        tags: &[u32],
+        bounds: &Bounds<'_>,
+        looked: &mut Looked,
+        learned: &mut Vec<Tagged>,
+    ) -> bool {
+        let mut places = Vec::with_capacity(tags.len() + 4);
+        let stable = self.index.peek_all(tags, |tag, entry| {
+            if let Some(segment) = table.of(entry.location) {
+                segment.prefetch(u64::from(entry.location.offset));
+            }
+            places.push((tag, entry.location, true));
+        });
+        // Of keys that share a tag, nothing is learned.
+        for same in places.chunk_by(|a, b| a.0 == b.0) {
+            if let &[(tag, place, _)] = same {
+                learned.push(Tagged { tag, hint: Hint::at(place) });
+            }
+        }
+        if !self.versions.is_empty() {
+            for &tag in tags {
+                let old = self.versions.warm_places(tag).into_iter();
+                places.extend(old.map(|place| (tag, place, false)));
+            }
+        }
+        for (tag, place, named) in places {
+            let Some(segment) = table.of(place) else { return false };
+            let record = match segment.record(u64::from(place.offset)) {
+                Ok(record) => record,
+                Err(damage) => {
+                    let told = segment.witness(tag, place.offset);
+                    if told.is_none_or(|told| told.incarnation == bounds.incarnation) {
+                        looked.damage.push(damage);
+                    }
+                    continue;
+                }
+            };
+            if bounds.hold(&record) {
+                looked.push(segment, &record, place.offset, tag, named);
+            }
+        }
+        stable
+    }
+}
