@@ -39,6 +39,9 @@ impl Run<'_> {
     /// Verifies one segment whose records end at `end`.
     pub(super) fn segment(&mut self, segment: &Arc<Segment>, end: u64, bits: Option<&DeadBits>) {
         self.verified.files += 1;
+        // Sealed since its end was noted, it may have taken more records before.
+        let is_sealed = segment.sealed().is_some();
+        let end = if is_sealed { segment.records_end() } else { end };
         self.header(segment);
         self.read(SEGMENT_HEADER_LEN as u64);
         let dead = dead_offsets(segment, bits);
@@ -55,7 +58,7 @@ impl Run<'_> {
         });
         match walked {
             Err(Error::Corrupt(damage)) => self.damage(*damage),
-            _ if segment.sealed().is_some() => self.trailer(segment, keyed, bits),
+            _ if is_sealed => self.trailer(segment, keyed, bits),
             _ => {}
         }
     }
