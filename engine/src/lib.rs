@@ -93,3 +93,8 @@ pub mod testing {
     pub use crate::vfs::sim::{SimVfs, Survivors};
     pub use crate::vfs::{Dir, Entry, EntryKind, File, Lock, Vfs};
 }
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

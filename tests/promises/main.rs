@@ -19,6 +19,7 @@ mod model;
 mod moments;
 mod read_only;
 mod salvage;
+mod soak;
 mod space;
 mod ttl;
 mod verify;

@@ -7,7 +7,7 @@
     reason = "the test copies directories, starts an interpreter, stops at a surprise"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -41,12 +41,19 @@ fn second_dump(dir: &Path) -> Option<Vec<String>> {
         assert!(std::env::var_os("CI").is_none(), "CI installs python3 with zstandard");
         return None;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("second_reader").join("dump.py");
+    Some(dump_with(&reader(), dir))
+}
+
+fn reader() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("second_reader").join("dump.py")
+}
+
+fn dump_with(script: &Path, dir: &Path) -> Vec<String> {
     let output = Command::new("python3").arg(script).arg(dir).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");
     let lines = String::from_utf8(output.stdout).unwrap();
-    Some(lines.lines().map(str::to_owned).collect())
+    lines.lines().map(str::to_owned).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -135,4 +142,51 @@ fn two_readers_agree_on_a_store_that_is_open_and_on_one_that_was_closed() {
     assert_same(&expected, &scratch.join("db"));
     let db = Db::open(scratch.join("copy")).unwrap();
     assert_eq!(engine_dump(&db), expected, "the copy opens as the store that it was copied from");
+}
+
+/// Old versions of some keys survive a cleaning into a segment that is younger than the one which
+/// takes their new versions; then the new ones are demoted and the old ones stay, dead, in the log.
+fn bury_old_versions(db: &Db) {
+    let notes = db.keyspace("buried").unwrap();
+    let value = vec![1; 2000];
+    for number in 0..300_u32 {
+        notes.put(number.to_be_bytes(), &value).unwrap();
+    }
+    for number in 150..300_u32 {
+        assert!(notes.delete(number.to_be_bytes()).unwrap());
+    }
+    // Begins a journal segment, and after it the one that the others survive in.
+    db.compact().unwrap();
+    for number in 0..30_u32 {
+        notes.put(number.to_be_bytes(), "the new version").unwrap();
+    }
+    for number in 2000..8000_u32 {
+        notes.put(number.to_be_bytes(), &value).unwrap();
+        while db.step().unwrap() {}
+        if db.stats().archives > 0 {
+            return;
+        }
+    }
+    panic!("nothing was demoted");
+}
+
+#[test]
+fn a_reader_that_ignores_the_dead_bits_of_segments_brings_old_versions_back() {
+    let scratch = Scratch::new().unwrap();
+    let options = Options::new().memory_budget(4 << 20).warm_budget(4 << 20);
+    let options = options.segment_size(1 << 20).without_workers();
+    let db = options.open(scratch.join("db")).unwrap();
+    bury_old_versions(&db);
+    let expected = engine_dump(&db);
+    db.close().unwrap();
+    assert_same(&expected, &scratch.join("db"));
+    let text = std::fs::read_to_string(reader()).unwrap();
+    let careless = text.replace("if not superseded and not is_dead(id, i):", "if not superseded:");
+    assert_ne!(careless, text, "the reader asks for the bits of segments");
+    let script = scratch.join("careless.py");
+    std::fs::write(&script, careless).unwrap();
+    if let Some(sound) = second_dump(&scratch.join("db")) {
+        let found = dump_with(&script, &scratch.join("db"));
+        assert_ne!(found, sound, "without the bits, old versions hide the archived ones");
+    }
 }

@@ -17,6 +17,8 @@ use crate::warm::segment::Segment;
 const SLACK_LEN: u64 = 2 << 20;
 /// A victim of cleaning has at least this share of garbage, in percent.
 const GARBAGE_PERCENT_MIN: u64 = 8;
+/// Buckets of the index that are moved for each time the append lock is taken.
+const INDEX_BUCKETS: u64 = 512;
 /// New keys that are worth sorting in before somebody asks for them in order.
 const SORT_LEAST: usize = 1024;
 /// Bytes of journal that are worth sealing early.
@@ -86,9 +88,16 @@ impl Tiers {
         Ok(Step::Idle)
     }
 
-    /// Sorts new keys in, a piece at a time, or rewrites leaves with many keys that have gone.
+    /// Carries on a change of the index's size, or sorts new keys in, a piece at a time, or
+    /// rewrites leaves with many keys that have gone.
     fn order_step(&self, maintenance: &mut Maintenance) -> Step {
-        let worked = self.sort_piece(SORT_LEAST) || self.sweep_order(&mut maintenance.order_swept);
+        let growing = {
+            let mut append = self.append.lock();
+            self.index.carry_on(&mut append.index, INDEX_BUCKETS)
+        };
+        let worked = growing
+            || self.sort_piece(SORT_LEAST)
+            || self.sweep_order(&mut maintenance.order_swept);
         if worked { Step::Worked } else { Step::Idle }
     }
 

@@ -306,7 +306,6 @@ impl PointIndex {
         let old = Arc::clone(&self.view.load().new);
         let new = Arc::new(Table::new(homes)?);
         writer.given_back = 0;
-        self.charged.store(old.len_bytes() + new.len_bytes(), Ordering::Relaxed);
         let view = View { old: Some(old), new, progress: AtomicU64::new(0) };
         self.view.store(Arc::new(view));
         Ok(())
@@ -327,11 +326,25 @@ impl PointIndex {
             self.charged.store(view.new.len_bytes(), Ordering::Relaxed);
             let view = View { old: None, new: Arc::clone(&view.new), progress: AtomicU64::new(0) };
             self.view.store(Arc::new(view));
-        } else if to - writer.given_back >= 2 * HOMES_PER_PIECE {
+            return;
+        }
+        if to - writer.given_back >= 2 * HOMES_PER_PIECE {
             // One piece stays behind: entries of the last homes may have spilled into it.
             old.give_back_before(writer.given_back, to - HOMES_PER_PIECE);
             writer.given_back = to - HOMES_PER_PIECE;
         }
+        // Pages of the new table that nothing was moved to are not there yet.
+        let reached =
+            u32::try_from(old.first_tag(to)).map_or(view.new.homes(), |t| view.new.home(t));
+        let left = old.len_bytes() - old.len_before(writer.given_back);
+        self.charged.store(left + view.new.len_before(reached), Ordering::Relaxed);
+    }
+
+    /// Carries on a change of size while nobody inserts. Answers whether one is under way.
+    pub(crate) fn carry_on(&self, writer: &mut IndexWriter, buckets: u64) -> bool {
+        let view = self.view.load_full();
+        self.migrate(writer, &view, buckets);
+        view.old.is_some()
     }
 }
 

@@ -15,6 +15,8 @@ use crate::warm::index::bucket::{self, ENTRIES, IndexEntry, Snapshot, WORDS};
 /// Buckets behind the last home, so that the end needs no wrapping.
 const TAIL_BUCKETS: usize = 64;
 const BUCKET_LEN: usize = WORDS * 8;
+/// What the system hands out at once for a large map: a huge page.
+const PIECE_LEN: u64 = 2 << 20;
 
 /// What a search for one tag decided about a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,11 @@ impl Table {
     /// Bytes of anonymous memory, before anything was given back.
     pub(crate) fn len_bytes(&self) -> u64 {
         self.buckets() as u64 * BUCKET_LEN as u64
+    }
+
+    /// Bytes of the buckets before `home`, in whole pieces of memory.
+    pub(crate) fn len_before(&self, home: u64) -> u64 {
+        (home * BUCKET_LEN as u64).next_multiple_of(PIECE_LEN).min(self.len_bytes())
     }
 
     fn buckets(&self) -> usize {
