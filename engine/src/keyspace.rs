@@ -133,7 +133,7 @@ impl Keyspace {
         let _one = self.tiers().volatile_changes.lock();
         let at = self.reader.key_ref(key)?;
         let was = self.reader.hot_get(&at, |_| ()).is_some();
-        self.tiers().hot.put_volatile(at.hash, at.incarnation, key, value, deadline_ms)?;
+        self.tiers().hot.put_volatile(&at.hot(), value, deadline_ms)?;
         self.reader.state.count_by(i64::from(!was));
         Ok(())
     }
@@ -221,7 +221,7 @@ impl Keyspace {
             let _one = tiers.volatile_changes.lock();
             let at = self.reader.key_ref(key)?;
             let now = tiers.clock.now_ms();
-            let was = tiers.hot.remove_volatile(at.hash, at.incarnation, key, now);
+            let was = tiers.hot.remove_volatile(&at.hot(), now);
             self.reader.state.count_by(-i64::from(was));
             return Ok(was);
         }

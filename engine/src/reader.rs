@@ -3,6 +3,7 @@
 
 use std::panic::Location as Site;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -182,7 +183,7 @@ impl Reader {
         read: impl FnOnce(HotRecord<'_>) -> R,
     ) -> Option<R> {
         let tiers = self.tiers();
-        tiers.hot.get(at.hash, at.incarnation, at.key, || tiers.clock.now_ms(), read)
+        tiers.hot.get(&at.hot(), || tiers.clock.now_ms(), read)
     }
 
     pub(crate) fn key_ref<'a>(&self, key: &'a [u8]) -> Result<KeyRef<'a>> {
@@ -213,25 +214,112 @@ impl Reader {
         }
         let moves = tiers.moves();
         let Some(hit) = tiers.newest_hit(&at)? else { return Ok(None) };
-        if matches!(hit, Hit::Cold(_)) {
+        if matches!(hit, Hit::Cold(_)) || tiers.pages.short.load(Ordering::Relaxed) {
             self.admit(&at, &hit, moves);
         }
         Ok(Some(other(&hit)))
     }
 
-    /// A cold record that is touched a second time gets a copy in the hot tier.
+    /// A record that is touched a second time gets a copy in the hot tier: a cold one always, a
+    /// warm one while the log is longer than the memory for its pages, for else it is there anyway.
     fn admit(&self, at: &KeyRef<'_>, hit: &Hit, moves: u64) {
         let tiers = self.tiers();
         if !tiers.hot.note_touch(at.hash) {
             return;
         }
         let (value, seq) = (hit.value(at.key), hit.seq());
-        tiers.hot.admit(at.hash, at.incarnation, at.key, &value, seq, hit.deadline_ms(), || {
-            tiers.is_newest(at, seq, moves)
-        });
+        let record = HotRecord { value: &value, seq, deadline_ms: hit.deadline_ms() };
+        tiers.hot.admit(&at.hot(), &record, || tiers.is_newest(at, seq, moves));
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.read(key, |record| Value::from(record.value), |hit| hit.value(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use crate::keyspace::Keyspace;
+    use crate::options::Options;
+
+    use super::*;
+
+    /// A store that takes the log for longer than memory.
+    fn short_of_pages() -> (crate::db::Db, Keyspace) {
+        let db = Options::new().memory_budget(16 << 20).temporary().unwrap();
+        let keyspace = db.keyspace("notes").unwrap();
+        let tiers = keyspace.reader().tiers();
+        tiers.pages.asked_ms.store(u64::MAX / 2, Ordering::Relaxed);
+        tiers.pages.short.store(true, Ordering::Relaxed);
+        (db, keyspace)
+    }
+
+    #[test]
+    fn a_reader_that_read_an_old_version_never_admits_it_after_a_writer_replaced_it() {
+        let (_db, keyspace) = short_of_pages();
+        let reader = keyspace.reader();
+        keyspace.put("key", "old").unwrap();
+        let at = reader.key_ref(b"key").unwrap();
+        let moves = reader.tiers().moves();
+        let old = reader.tiers().newest_hit(&at).unwrap().unwrap();
+        keyspace.put("key", "new").unwrap();
+        for _ in 0..3 {
+            reader.admit(&at, &old, moves);
+        }
+        assert_eq!(reader.tiers().hot.record_count(), 0);
+        keyspace.delete("key").unwrap();
+        reader.admit(&at, &old, moves);
+        assert_eq!(reader.tiers().hot.record_count(), 0);
+        assert_eq!(keyspace.get("key").unwrap(), None);
+    }
+
+    #[test]
+    fn a_warm_record_is_copied_at_its_second_touch_while_memory_is_short_of_the_log() {
+        let (db, keyspace) = short_of_pages();
+        keyspace.put("key", "value").unwrap();
+        let hits = |times: usize| {
+            for _ in 0..times {
+                assert_eq!(keyspace.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+            }
+            db.stats().hot_hits
+        };
+        keyspace.reader().tiers().pages.short.store(false, Ordering::Relaxed);
+        assert_eq!(hits(5), 0);
+        keyspace.reader().tiers().pages.short.store(true, Ordering::Relaxed);
+        assert_eq!((hits(2), hits(3)), (0, 3));
+        keyspace.put("key", "other").unwrap();
+        assert_eq!(keyspace.get("key").unwrap().as_deref(), Some(&b"other"[..]));
+        assert_eq!(db.stats().hot_hits, 3);
+    }
+
+    #[test]
+    fn readers_that_admit_beside_a_writer_never_go_back_in_time() {
+        let (_db, keyspace) = short_of_pages();
+        let done = AtomicBool::new(false);
+        keyspace.put("key", 0_u32.to_le_bytes()).unwrap();
+        let read = || {
+            let value = keyspace.get("key").unwrap().unwrap();
+            u32::from_le_bytes(value[..].try_into().unwrap())
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let next = read();
+                        assert!(next >= last, "{next} after {last}");
+                        last = next;
+                    }
+                });
+            }
+            for number in 1..20_000_u32 {
+                keyspace.put("key", number.to_le_bytes()).unwrap();
+                assert_eq!(read(), number);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(read(), 19_999);
     }
 }

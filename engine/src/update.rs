@@ -180,10 +180,10 @@ impl Keyspace {
             }
             let hot = &self.tiers().hot;
             if let Some(value) = new {
-                hot.put_volatile(at.hash, at.incarnation, key, &value, deadline_ms)?;
+                hot.put_volatile(&at.hot(), &value, deadline_ms)?;
                 self.reader().state.count_by(i64::from(read.is_none()));
             } else {
-                let was = hot.remove_volatile(at.hash, at.incarnation, key, now);
+                let was = hot.remove_volatile(&at.hot(), now);
                 self.reader().state.count_by(-i64::from(was));
             }
             return Ok(result);

@@ -3,19 +3,30 @@
 //!
 //! Clean copies of durable records may be evicted at any time, for nothing is lost with them.
 //! Records of volatile keyspaces live here alone and are never evicted.
+//!
+//! All bytes of records and all entries lie in anonymous maps of the tier's own and are charged by
+//! page. A record costs, besides key, value and `seq`: 11 to 14 bytes in the table, 6 of deadline
+//! and flags in its block, 4 in the ghost; and each shard 16 KiB of epochs and its shadows.
 
-mod clean;
+mod ghost;
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod model;
+mod policy;
+mod shard;
+mod slab;
+mod table;
 mod volatile;
 
+use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::hash::KeyHash;
-use crate::hot::clean::Clean;
-use crate::hot::volatile::Volatile;
+use crate::hash::{HashSeed, KeyHash};
+pub(crate) use crate::hot::shard::HotKey;
+use crate::hot::shard::Shard;
 use crate::ids::{Incarnation, Seq};
 use crate::key::Key;
 
@@ -36,19 +47,14 @@ fn is_expired(deadline_ms: u64, now_ms: impl FnOnce() -> u64) -> bool {
     deadline_ms != 0 && deadline_ms <= now_ms()
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    clean: Clean,
-    volatile: Volatile,
-}
+/// Bytes of budget that make a shard worth having; from `TWO_SHARDS_FROM` on there are two.
+const SHARD_BUDGET: u64 = 16 << 20;
+const TWO_SHARDS_FROM: u64 = 4 << 20;
+const SHARD_COUNT_MAX: u64 = 64;
+/// Where the records are, in errors.
+const MEMORY: &str = "anonymous memory";
 
-impl Shard {
-    fn charged(&self) -> u64 {
-        self.clean.charged() + self.volatile.charged()
-    }
-}
-
-/// L1. Every method may be called from any thread; each takes one shard's lock.
+/// L1. Every method may be called from any thread; each takes one shard's lock, once.
 #[derive(Debug)]
 pub(crate) struct HotTier {
     shards: Vec<Mutex<Shard>>,
@@ -59,35 +65,56 @@ pub(crate) struct HotTier {
 }
 
 impl HotTier {
-    pub(crate) fn new(shards: usize, budget: u64) -> Self {
-        let count = shards.max(1);
-        Self {
-            shards: (0..count).map(|_| Mutex::default()).collect(),
-            shard_budget: AtomicU64::new(budget / count as u64),
+    /// A tier whose shards and slabs are cut for `budget` bytes.
+    pub(crate) fn new(seed: HashSeed, budget: u64) -> Result<Self> {
+        let least = if budget < TWO_SHARDS_FROM { 1 } else { 2 };
+        let count = (budget / SHARD_BUDGET).clamp(least, SHARD_COUNT_MAX).next_power_of_two();
+        let shard = |_| Shard::new(seed, budget / count).map(Mutex::new);
+        let shards: io::Result<Vec<_>> = (0..count).map(shard).collect();
+        Ok(Self {
+            shards: shards.map_err(|error| Error::io("map hot tier", MEMORY, error))?,
+            shard_budget: AtomicU64::new(budget / count),
             count: AtomicU64::new(0),
-        }
+        })
     }
 
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
     fn shard(&self, hash: KeyHash) -> &Mutex<Shard> {
+        // The upper half orders a shard's table.
         &self.shards[usize::try_from(hash.0 & 0xFFFF).unwrap_or(0) % self.shards.len()]
     }
 
-    /// Changes the budget; clean records above it are evicted.
+    fn budget(&self) -> u64 {
+        self.shard_budget.load(Ordering::Relaxed)
+    }
+
+    /// Runs `change` on a shard and counts what came and went.
+    fn change<R>(&self, shard: &Mutex<Shard>, change: impl FnOnce(&mut Shard) -> R) -> R {
+        let mut shard = shard.lock();
+        let before = shard.count();
+        let result = change(&mut shard);
+        let more = (shard.count() as u64).wrapping_sub(before as u64);
+        if more != 0 {
+            self.count.fetch_add(more, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Changes the budget; clean records above it are evicted and their memory goes back.
     pub(crate) fn set_budget(&self, bytes: u64) {
         let each = bytes / self.shards.len() as u64;
         if self.shard_budget.swap(each, Ordering::Relaxed) <= each {
             return;
         }
         for shard in &self.shards {
-            let mut shard = shard.lock();
-            let room = each.saturating_sub(shard.volatile.charged());
-            let evicted = shard.clean.shrink_to(room);
-            self.count.fetch_sub(evicted, Ordering::Relaxed);
+            if let Err(error) = self.change(shard, |shard| shard.fit(each)) {
+                tracing::warn!(%error, "the hot tier could not give memory back");
+            }
         }
     }
 
     /// Whether nothing is resident: then a read need not ask.
+    #[inline]
     pub(crate) fn is_empty_fast(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
@@ -102,131 +129,92 @@ impl HotTier {
     }
 
     /// Hands the record to `read`, unless it is absent or expired. Marks the touch.
+    #[inline]
     pub(crate) fn get<R>(
         &self,
-        hash: KeyHash,
-        incarnation: Incarnation,
-        key: &[u8],
+        key: &HotKey<'_>,
         now_ms: impl FnOnce() -> u64,
         read: impl FnOnce(HotRecord<'_>) -> R,
     ) -> Option<R> {
-        let mut shard = self.shard(hash).lock();
-        let shard = &mut *shard;
-        let record = shard.clean.get(hash, incarnation, key);
-        let record = record.or_else(|| shard.volatile.get(incarnation, key))?;
+        let mut shard = self.shard(key.hash).lock();
+        let record = shard.get(key)?;
         (!is_expired(record.deadline_ms, now_ms)).then(|| read(record))
     }
 
     /// Notes a touch of a record that is not resident; `true` when it was touched before.
     pub(crate) fn note_touch(&self, hash: KeyHash) -> bool {
-        self.shard(hash).lock().clean.note_touch(hash)
+        self.shard(hash).lock().note_touch(hash)
     }
 
-    /// Takes a clean copy if `still_newest`, asked under the shard's lock, says so. What must be
-    /// evicted for it goes; a record of more than an eighth of the shard is not taken.
-    #[expect(clippy::too_many_arguments, reason = "one record, spelled out")]
+    /// Takes a clean copy if `still_newest`, asked under the shard's lock, says so. Who must leave
+    /// for it leaves; a record of more than an eighth of the shard is not taken.
     pub(crate) fn admit(
         &self,
-        hash: KeyHash,
-        incarnation: Incarnation,
-        key: &[u8],
-        value: &[u8],
-        seq: Seq,
-        deadline_ms: u64,
+        key: &HotKey<'_>,
+        record: &HotRecord<'_>,
         still_newest: impl FnOnce() -> bool,
     ) -> bool {
-        let budget = self.shard_budget.load(Ordering::Relaxed);
-        let mut shard = self.shard(hash).lock();
-        if clean::charge(key, value) > budget / 8 || !still_newest() {
+        let budget = self.budget();
+        if (key.key.len() + record.value.len()) as u64 > budget / 8 {
             return false;
         }
-        let room = budget.saturating_sub(shard.volatile.charged());
-        let record = HotRecord { value, seq, deadline_ms };
-        let before = shard.clean.count();
-        shard.clean.insert(hash, incarnation, key, record);
-        shard.clean.shrink_to(room);
-        self.count_changed(before, shard.clean.count());
-        true
-    }
-
-    fn count_changed(&self, before: u64, after: u64) {
-        self.count.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        let admitted = self.change(self.shard(key.hash), |shard| {
+            if still_newest() { shard.admit(key, record, budget) } else { Ok(false) }
+        });
+        // Where the system has no memory to map, a record stays where it is.
+        admitted.unwrap_or(false)
     }
 
     /// Drops a resident copy and runs `switch`, both under the shard's lock: no reader meets the
     /// old copy after the switch, and no stale admission comes between.
-    pub(crate) fn replace_with<R>(
-        &self,
-        hash: KeyHash,
-        incarnation: Incarnation,
-        key: &[u8],
-        switch: impl FnOnce() -> R,
-    ) -> R {
-        let mut shard = self.shard(hash).lock();
-        if shard.clean.remove(hash, incarnation, key) {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-        }
-        switch()
+    pub(crate) fn replace_with<R>(&self, key: &HotKey<'_>, switch: impl FnOnce() -> R) -> R {
+        self.change(self.shard(key.hash), |shard| {
+            shard.remove(key);
+            switch()
+        })
     }
 
     /// Writes a volatile record. [`Error::Full`] when it does not fit beside the other volatile
     /// ones; clean copies make way.
     pub(crate) fn put_volatile(
         &self,
-        hash: KeyHash,
-        incarnation: Incarnation,
-        key: &[u8],
+        key: &HotKey<'_>,
         value: &[u8],
         deadline_ms: u64,
     ) -> Result<()> {
-        let budget = self.shard_budget.load(Ordering::Relaxed);
-        let mut shard = self.shard(hash).lock();
-        let freed = shard.volatile.weight_of(incarnation, key);
-        let used = shard.volatile.charged() - freed + volatile::charge(key, value);
-        if used > budget {
-            let (doing, what) = ("put volatile record", "hot tier");
-            return Err(Error::Full { doing, what, used, limit: budget });
+        let (budget, doing) = (self.budget(), "put volatile record");
+        let record = HotRecord { value, seq: Seq::ZERO, deadline_ms };
+        let (put, charged) = self.change(self.shard(key.hash), |shard| {
+            (shard.put_volatile(key, &record, budget), shard.charged())
+        });
+        if put.map_err(|error| Error::io(doing, MEMORY, error))? {
+            return Ok(());
         }
-        let evicted = shard.clean.shrink_to(budget - used);
-        self.count.fetch_sub(evicted, Ordering::Relaxed);
-        if shard.volatile.put(incarnation, key, value, deadline_ms) {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
+        let used = charged + (key.key.len() + value.len()) as u64;
+        Err(Error::Full { doing, what: "hot tier", used, limit: budget })
     }
 
     /// Removes a volatile record; answers whether it was there and had not expired.
-    pub(crate) fn remove_volatile(
-        &self,
-        hash: KeyHash,
-        incarnation: Incarnation,
-        key: &[u8],
-        now_ms: u64,
-    ) -> bool {
-        let removed = self.shard(hash).lock().volatile.remove(incarnation, key);
-        let Some(deadline_ms) = removed else { return false };
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        !is_expired(deadline_ms, || now_ms)
+    pub(crate) fn remove_volatile(&self, key: &HotKey<'_>, now_ms: u64) -> bool {
+        let removed = self.change(self.shard(key.hash), |shard| shard.remove_volatile(key));
+        removed.is_some_and(|deadline_ms| !is_expired(deadline_ms, || now_ms))
     }
 
-    /// Drops everything of an incarnation that ended.
+    /// Drops everything of an incarnation that ended, a piece at a time.
     pub(crate) fn purge_incarnation(&self, incarnation: Incarnation) {
         for shard in &self.shards {
-            let mut shard = shard.lock();
-            let removed = shard.clean.purge(incarnation) + shard.volatile.purge(incarnation);
-            self.count.fetch_sub(removed, Ordering::Relaxed);
+            while self.change(shard, |shard| shard.purge_volatile(incarnation)) {}
+            let mut next = Some(0);
+            while let Some(slot) = next {
+                next = self.change(shard, |shard| shard.purge_slots(incarnation, slot));
+            }
         }
     }
 
     /// Drops up to `most` expired records of each shard; returns how many went.
     pub(crate) fn sweep_expired(&self, now_ms: u64, most: usize) -> u64 {
-        let mut swept = 0;
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            swept += shard.clean.sweep(now_ms, most) + shard.volatile.sweep(now_ms, most);
-        }
-        self.count.fetch_sub(swept, Ordering::Relaxed);
-        swept
+        let sweep = |shard| self.change(shard, |shard| shard.sweep(now_ms, most));
+        self.shards.iter().map(sweep).sum()
     }
 
     /// The smallest keys of a volatile keyspace's range, and whether there may be more.
@@ -240,7 +228,7 @@ impl HotTier {
         let mut keys = Vec::new();
         let mut more = false;
         for shard in &self.shards {
-            let found = shard.lock().volatile.keys(incarnation, from, to, most);
+            let found = shard.lock().volatile_keys(incarnation, from, to, most);
             more |= found.len() == most;
             keys.extend(found);
         }
@@ -256,9 +244,8 @@ impl HotTier {
         let mut count = 0;
         for shard in &self.shards {
             let shard = shard.lock();
-            count += shard.clean.validate() + shard.volatile.validate();
-            let budget = self.shard_budget.load(Ordering::Relaxed);
-            assert!(shard.charged() <= budget.max(shard.volatile.charged()), "over the budget");
+            shard.validate(self.budget());
+            count += shard.count() as u64;
         }
         assert_eq!(count, self.record_count());
     }

@@ -8,6 +8,7 @@ mod seeds;
 
 pub use self::image::{open_image, pack};
 pub use self::seeds::seeds;
+pub use crate::hot::model::PolicyModel;
 
 use crate::cold::decode::{prepare_dictionary, with_block};
 use crate::cold::filter::Filter;

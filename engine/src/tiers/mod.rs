@@ -102,6 +102,15 @@ pub(crate) struct Maintenance {
     pub order_swept: Box<[u8]>,
 }
 
+/// Whether the log is longer than the memory that the system has for pages of files: then warm
+/// records that are touched twice are copied into the hot tier.
+#[derive(Debug, Default)]
+pub(crate) struct FilePages {
+    pub short: AtomicBool,
+    /// When the system was asked last.
+    pub asked_ms: AtomicU64,
+}
+
 /// An open store.
 #[derive(Debug)]
 pub(crate) struct Tiers {
@@ -133,6 +142,7 @@ pub(crate) struct Tiers {
     /// Allocated bytes of the log and of all files, as of the last roll or movement.
     pub warm_len: AtomicU64,
     pub disk_len: AtomicU64,
+    pub pages: FilePages,
     /// Rises before index entries are removed, so that a miss can be told from a move.
     pub moves: AtomicU64,
     pub closed: AtomicBool,

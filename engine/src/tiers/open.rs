@@ -20,11 +20,11 @@ use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
-use crate::tiers::{Counters, Maintenance, Tiers};
+use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::os::{self, OsVfs};
-use crate::vfs::{Dir, Vfs};
+use crate::vfs::{Dir, Vfs, memory};
 use crate::warm::account::SegmentAccount;
 use crate::warm::active::SegmentWriter;
 use crate::warm::flush::Flusher;
@@ -33,6 +33,8 @@ use crate::warm::versions::VersionTable;
 
 /// Memory that movement needs besides what it counts: zstd's contexts, training, sorting.
 const SCRATCH_LEN: u64 = 8 << 20;
+/// How often the system is asked for the memory that it has for pages of files.
+const PAGES_ASKED_EVERY_MS: u64 = 2000;
 
 impl Tiers {
     /// Opens or creates a store.
@@ -110,6 +112,20 @@ impl Tiers {
         self.warm_len.store(warm, Ordering::Relaxed);
         self.disk_len.store(warm + cold + manifest, Ordering::Relaxed);
         self.fit_memory();
+        self.ask_for_pages();
+    }
+
+    /// Asks now and then whether the system has the memory to keep the whole log's pages.
+    fn ask_for_pages(&self) {
+        let now = self.clock.monotonic_ms();
+        let asked = self.pages.asked_ms.load(Ordering::Relaxed);
+        if asked != 0 && now < asked + PAGES_ASKED_EVERY_MS {
+            return;
+        }
+        self.pages.asked_ms.store(now.max(1), Ordering::Relaxed);
+        let log = self.warm_len.load(Ordering::Relaxed);
+        let short = memory::available_for_pages().is_some_and(|bytes| bytes < log);
+        self.pages.short.store(short, Ordering::Relaxed);
     }
 
     /// Gives the hot tier what the other classes of memory leave of the budget.
@@ -174,7 +190,7 @@ fn assemble(
         clock,
         manifest,
         keyspaces,
-        hot: HotTier::new(2, options.memory_budget / 2),
+        hot: HotTier::new(crate::hash::HashSeed(facts.hash_seed), options.memory_budget / 2)?,
         index,
         order: OrderIndex::default(),
         versions: VersionTable::default(),
@@ -187,6 +203,7 @@ fn assemble(
         visible: AtomicU64::new(last.0),
         warm_len: AtomicU64::new(0),
         disk_len: AtomicU64::new(0),
+        pages: FilePages::default(),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         idle: AtomicBool::new(false),

@@ -8,6 +8,7 @@ use crate::cold::reader::Found;
 use crate::error::{Damage, Error, Result};
 use crate::format::record::{Record, RecordHeader, RecordKind};
 use crate::hash::KeyHash;
+use crate::hot::HotKey;
 use crate::ids::{ArchiveId, Incarnation, Location, Seq};
 use crate::tiers::{Tiers, bump};
 use crate::value::Value;
@@ -20,6 +21,13 @@ pub(crate) struct KeyRef<'a> {
     pub incarnation: Incarnation,
     pub hash: KeyHash,
     pub key: &'a [u8],
+}
+
+impl<'a> KeyRef<'a> {
+    /// The same as the hot tier takes it.
+    pub(crate) fn hot(&self) -> HotKey<'a> {
+        HotKey { hash: self.hash, incarnation: self.incarnation, key: self.key }
+    }
 }
 
 /// The newest version of a key that is there, and where it was found.

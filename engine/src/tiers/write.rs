@@ -8,6 +8,7 @@ use crate::error::{Damage, Error, Result};
 use crate::format::record::{RecordHeader, RecordKind, body_crc, encoded_len};
 use crate::format::segment::SegmentKind;
 use crate::hash::KeyHash;
+use crate::hot::HotKey;
 use crate::ids::{Incarnation, Location, Seq, Slot};
 use crate::limits::{INLINE_RECORD_LEN_MAX, UNFLUSHED_LEN_MAX};
 use crate::options::Durability;
@@ -375,7 +376,7 @@ impl Tiers {
         let tag = mutation.hash.tag();
         let tombstone = mutation.value.is_none();
         let Mutation { hash, incarnation, key, .. } = *mutation;
-        self.hot.replace_with(hash, incarnation, key, || match &newest {
+        self.hot.replace_with(&HotKey { hash, incarnation, key }, || match &newest {
             Some(newest) => {
                 append.supersede(newest.found.entry().location);
                 self.index.replace(&mut append.index, &newest.found, to, tombstone);

@@ -17,6 +17,7 @@ pub(crate) mod clock;
 pub(crate) mod counting;
 pub(crate) mod lock;
 pub(crate) mod map;
+pub(crate) mod memory;
 pub(crate) mod os;
 pub(crate) mod overlay;
 #[cfg(any(test, feature = "testing"))]

@@ -1,0 +1,336 @@
+//! One conversation: append, windows, retention. Every change is one commit under the header's
+//! guard; reads take no lock.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::conversation::header::{self, Header};
+use crate::conversation::row;
+use crate::conversation::window::Fitting;
+use crate::conversation::{DELETE_ROWS, Message, Role, View, Window, live_header, seq_of};
+use crate::error::{Error, Result};
+use crate::retention::Retention;
+use crate::store::{Batch, Durability, Entry, Ns, Scan, Seq, Store, StoreExt, Ttl, retry};
+use crate::tokens::TokenCounter;
+
+/// Rows that are read at a time when a window is looked for.
+const PAGE_MIN: u64 = 16;
+const PAGE_MAX: u64 = 1024;
+/// The largest piece that retention deletes at a time, in messages of one group.
+const GROUP_LEN_MAX: u64 = 8000;
+
+/// The conversation of one session. Clones and other handles share what is stored.
+#[derive(Clone)]
+pub struct ConversationMemory {
+    store: Arc<dyn Store>,
+    counter: Arc<dyn TokenCounter>,
+    ns: Ns,
+    ttl: Ttl,
+    incarnation: u64,
+    durability: Durability,
+}
+
+impl fmt::Debug for ConversationMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConversationMemory({:?})", self.ns)
+    }
+}
+
+impl ConversationMemory {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        counter: Arc<dyn TokenCounter>,
+        ns: Ns,
+        ttl: Ttl,
+        incarnation: u64,
+    ) -> Self {
+        Self { store, counter, ns, ttl, incarnation, durability: Durability::Buffered }
+    }
+
+    /// When appends count as done; buffered unless set.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Adds a message; answers its place.
+    ///
+    /// Errors: [`Error::Invalid`] for a tool's message when nothing was said before it;
+    /// [`Error::Conflict`] when the session was deleted.
+    #[doc(alias = "add_message")]
+    #[doc(alias = "add")]
+    #[expect(clippy::needless_pass_by_value, reason = "the signature is the contract")]
+    pub fn append(&self, message: Message) -> Result<Seq> {
+        self.append_all(std::slice::from_ref(&message))
+    }
+
+    /// Adds messages in one commit: all or none; answers the place of the last one.
+    pub fn append_all(&self, messages: &[Message]) -> Result<Seq> {
+        // The dear part, outside of what may be tried again.
+        let tokens: Vec<u64> =
+            messages.iter().map(|message| self.counter.count(&message.content) as u64).collect();
+        retry(&self.ns, || {
+            let (entry, mut header) = self.header()?;
+            let mut batch = Batch::new(&self.ns).durability(self.durability);
+            header.updated = self.store.now();
+            for (message, tokens) in messages.iter().zip(&tokens) {
+                batch = stage(batch, &mut header, message, *tokens)?;
+            }
+            let last = Seq(header.next.0 - 1);
+            if !messages.is_empty() {
+                batch = batch.unchanged(header::KEY, Some(&entry));
+                batch = batch.put(header::KEY, header.encode()?, self.ttl);
+                self.store.commit(batch)?;
+            }
+            Ok(last)
+        })
+    }
+
+    /// The newest messages that fit, by whole groups, system messages pinned if the window says
+    /// so. It never begins with a tool's message, and always shows the newest group.
+    ///
+    /// Cost: the rows that are shown and some more, whatever the length of the conversation.
+    #[doc(alias = "get_messages")]
+    pub fn window(&self, window: Window) -> Result<View> {
+        let (_, header) = self.header()?;
+        let mut fitting = Fitting::new(window, &header);
+        let mut rows: Vec<(Seq, Entry)> = Vec::new();
+        let page = page_len(&window, &header);
+        let mut scan = Scan::prefix(&header::messages(header.epoch)).reverse().limit(page);
+        // Not beyond what the header knows: figures and rows are of one moment.
+        scan = scan.before(header::message(header.epoch, header.next));
+        'pages: loop {
+            let found = self.store.scan(&self.ns, scan.clone())?;
+            let (full, last) = (found.len() == page, found.last().map(|(key, _)| key.clone()));
+            for (key, entry) in found {
+                let seq = seq_of(&key)?;
+                if !fitting.take(seq, &row::figures(&entry.value)?) {
+                    break 'pages;
+                }
+                rows.push((seq, entry));
+            }
+            match last.filter(|_| full) {
+                Some(last) => scan = scan.before(last),
+                None => break,
+            }
+        }
+        let Some(start) = fitting.start() else {
+            return Ok(View {
+                messages: Vec::new(),
+                tokens: 0,
+                dropped: 0,
+                truncated: false,
+                first: None,
+            });
+        };
+        let mut messages =
+            if window.pin_system { self.systems_before(&header, start)? } else { Vec::new() };
+        let shown = rows.iter().rev().filter(|(seq, _)| *seq >= start);
+        for (_, entry) in shown {
+            messages.push(row::decode(&entry.value)?);
+        }
+        let (count, tokens, truncated) = fitting.figures();
+        let dropped = header.len.saturating_sub(count);
+        Ok(View { messages, tokens, dropped, truncated, first: Some(start) })
+    }
+
+    fn systems_before(&self, header: &Header, start: Seq) -> Result<Vec<Message>> {
+        let mut found = Vec::new();
+        if header.system_len == 0 {
+            return Ok(found);
+        }
+        let scan = Scan::prefix(&header::systems(header.epoch));
+        let scan = Scan { limit: usize::MAX, ..scan };
+        let scan = scan.before(header::system(header.epoch, start));
+        self.store.walk(&self.ns, scan, |key, _| {
+            let at = header::message(header.epoch, seq_of(&key)?);
+            if let Some(entry) = self.store.get(&self.ns, &at)? {
+                found.push(row::decode(&entry.value)?);
+            }
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
+    /// Messages from a place on, in order, at most `limit`.
+    pub fn messages(&self, from: Seq, limit: usize) -> Result<Vec<(Seq, Message)>> {
+        let (_, header) = self.header()?;
+        let scan = Scan::prefix(&header::messages(header.epoch)).limit(limit);
+        let rows = self.store.scan(&self.ns, scan.from(header::message(header.epoch, from)))?;
+        let pair = |(key, entry): &(Bytes, Entry)| Ok((seq_of(key)?, row::decode(&entry.value)?));
+        rows.iter().map(pair).collect()
+    }
+
+    /// The newest `count` messages, in order.
+    pub fn last(&self, count: usize) -> Result<Vec<(Seq, Message)>> {
+        let (_, header) = self.header()?;
+        let scan = Scan::prefix(&header::messages(header.epoch)).reverse().limit(count);
+        let rows = self.store.scan(&self.ns, scan)?;
+        let pair = |(key, entry): &(Bytes, Entry)| Ok((seq_of(key)?, row::decode(&entry.value)?));
+        rows.iter().rev().map(pair).collect()
+    }
+
+    /// The beginnings of the newest messages, one a line: `role: text`, cut after so many
+    /// characters as people count them.
+    #[doc(alias = "get_context_summary")]
+    pub fn context_summary(&self, last: usize, chars: usize) -> Result<String> {
+        let mut lines = Vec::new();
+        for (_, Message { role, content, .. }) in self.last(last)? {
+            let end = content.grapheme_indices(true).nth(chars).map_or(content.len(), |(at, _)| at);
+            lines.push(format!("{role}: {}", content.get(..end).unwrap_or(&content)));
+        }
+        Ok(lines.join("\n"))
+    }
+
+    /// Messages that are kept.
+    pub fn len(&self) -> Result<u64> {
+        Ok(self.header()?.1.len)
+    }
+
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Tokens of the messages that are kept.
+    pub fn tokens(&self) -> Result<u64> {
+        Ok(self.header()?.1.tokens())
+    }
+
+    /// Deletes the oldest groups until the rest is within the bounds; answers how many messages
+    /// went. System messages and the newest group stay. `size` is tokens.
+    #[doc(alias = "trim_old_messages")]
+    pub fn retain(&self, retention: Retention) -> Result<u64> {
+        let mut deleted = 0;
+        loop {
+            let step = retry(&self.ns, || self.retain_step(&retention))?;
+            deleted += step;
+            if step == 0 {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    /// Deletes some of the oldest groups.
+    fn retain_step(&self, retention: &Retention) -> Result<u64> {
+        let (entry, mut header) = self.header()?;
+        let now = self.store.now();
+        let newest = header::message(header.epoch, header.group_start);
+        let scan = Scan { limit: usize::MAX, ..Scan::prefix(&header::messages(header.epoch)) };
+        let (mut group, mut doomed) = (Group::default(), Vec::new());
+        self.store.walk(&self.ns, scan.before(newest), |key, row| {
+            let figures = row::figures(&row.value)?;
+            if figures.role == Role::System {
+                return Ok(true);
+            }
+            if group.start != Some(figures.group_start) {
+                group.close(&mut header, &mut doomed);
+                let over = retention.count.is_some_and(|count| header.len > count)
+                    || retention.size.is_some_and(|size| header.tokens() > size)
+                    || retention.age.is_some_and(|age| now.since(figures.at) > age);
+                if !over || doomed.len() >= DELETE_ROWS {
+                    return Ok(false);
+                }
+                group.start = Some(figures.group_start);
+            }
+            Error::check_limit("messages of a group", group.keys.len() + 1, GROUP_LEN_MAX)?;
+            group.keys.push(key);
+            group.tokens += figures.tokens;
+            Ok(true)
+        })?;
+        group.close(&mut header, &mut doomed);
+        let deleted = doomed.len() as u64;
+        if deleted > 0 {
+            let batch = Batch::new(&self.ns).unchanged(header::KEY, Some(&entry));
+            let batch = doomed.into_iter().fold(batch, Batch::delete);
+            self.store.commit(batch.put(header::KEY, header.encode()?, Ttl::Keep))?;
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes all messages, system messages too. The session stays, and places go on.
+    pub fn clear(&self) -> Result<()> {
+        let epoch = retry(&self.ns, || {
+            let (entry, header) = self.header()?;
+            let cleared = header.cleared(self.store.now());
+            let batch = Batch::new(&self.ns).unchanged(header::KEY, Some(&entry));
+            self.store.commit(batch.put(header::KEY, cleared.encode()?, self.ttl))?;
+            Ok(cleared.epoch)
+        })?;
+        header::delete_epochs_before(&*self.store, &self.ns, epoch)
+    }
+
+    /// The header, while the session is there.
+    fn header(&self) -> Result<(Entry, Header)> {
+        let entry = self.store.get(&self.ns, header::KEY)?;
+        let header = live_header(entry.as_ref())?;
+        let header = header.filter(|header| header.incarnation == self.incarnation);
+        match entry.zip(header) {
+            Some((_, header)) if header.counter != self.counter.id() => {
+                Err(Error::Invalid("tokens of this session were counted by another counter"))
+            }
+            Some(found) => Ok(found),
+            None => Err(Error::Conflict { key: Bytes::from_static(header::KEY), found: None }),
+        }
+    }
+}
+
+/// The messages of one group that are to go.
+#[derive(Default)]
+struct Group {
+    start: Option<Seq>,
+    keys: Vec<Bytes>,
+    tokens: u64,
+}
+
+impl Group {
+    /// The group is whole: its messages go.
+    fn close(&mut self, header: &mut Header, doomed: &mut Vec<Bytes>) {
+        header.len -= self.keys.len() as u64;
+        header.first_before += self.tokens;
+        self.tokens = 0;
+        doomed.append(&mut self.keys);
+    }
+}
+
+/// Adds a message to a batch, and to the header.
+fn stage(mut batch: Batch, header: &mut Header, message: &Message, tokens: u64) -> Result<Batch> {
+    let seq = header.next;
+    let grouped = message.group.is_some() && message.group == header.group;
+    let goes_on = match message.role {
+        Role::Tool if !header.answered => {
+            return Err(Error::Invalid("a tool's message when nothing was said before it"));
+        }
+        Role::Tool | Role::System => header.group_start != Seq(0),
+        Role::User | Role::Assistant => grouped,
+    };
+    if !goes_on {
+        header.group_start = seq;
+        header.group.clone_from(&message.group);
+    }
+    header.answered |= message.role != Role::System;
+    let at = if message.at.0 == 0 { header.updated } else { message.at };
+    let row = row::encode(message, (tokens, header.total), header.group_start, at)?;
+    batch = batch.put(header::message(header.epoch, seq), row, Ttl::Never);
+    if message.role == Role::System {
+        batch = batch.put(header::system(header.epoch, seq), "", Ttl::Never);
+        header.system_len += 1;
+        header.system_tokens += tokens;
+    }
+    header.next = Seq(seq.0 + 1);
+    header.len += 1;
+    header.total += tokens;
+    Ok(batch)
+}
+
+/// How many rows a window probably takes.
+fn page_len(window: &Window, header: &Header) -> usize {
+    let average = (header.tokens() / header.len.max(1)).max(1);
+    let by_tokens = (window.max_tokens / average).saturating_add(8);
+    let rows = by_tokens.min(window.max_messages.saturating_add(1)).clamp(PAGE_MIN, PAGE_MAX);
+    usize::try_from(rows).unwrap_or(16)
+}

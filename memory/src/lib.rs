@@ -1,0 +1,36 @@
+//! Memory of an agent's process, on the Terrace engine: sessions, token budgets, conversations,
+//! caches, workflow state, snapshots and events. Synchronous; no threads of its own.
+//!
+//! Everything lives behind one small trait, [`store::Store`]; every abstraction is a cheap handle
+//! over it. [`store::EngineStore`] keeps it on disk, [`store::MemStore`] in memory.
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod cache;
+pub mod channel;
+pub mod codec;
+pub mod compressed;
+pub mod context;
+pub mod conversation;
+pub mod error;
+pub mod event;
+pub mod leak;
+pub mod retention;
+pub mod session;
+pub mod state;
+pub mod store;
+pub mod summary;
+pub mod tiered;
+pub mod tokens;
+pub mod workflow;
+
+mod clock;
+mod keys;
+
+pub use codec::Json;
+pub use error::{Error, Result};
+
+/// The guide, so that its examples run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/memory.md")]
+mod guide {}
