@@ -79,7 +79,23 @@ pub(crate) enum Command {
     /// Where every byte is
     Ledger,
     /// Read and check everything
-    Verify,
+    Verify {
+        /// At most so many MiB a second
+        #[arg(long, value_name = "N")]
+        mib_per_s: Option<u64>,
+    },
+    /// Save what is sound of a damaged store to a new one; the damaged one stays as it is
+    Salvage {
+        /// The damaged store; nobody may be writing to it
+        from: PathBuf,
+        /// A directory that is new or empty
+        into: PathBuf,
+    },
+    /// Copy this moment of the store to a new directory; it opens by itself
+    Checkpoint {
+        /// A directory that is new or empty
+        into: PathBuf,
+    },
     /// Clean the whole log now (never needed)
     Compact,
     /// Load and read a temporary store, and print what it takes

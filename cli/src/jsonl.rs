@@ -74,9 +74,32 @@ pub(crate) fn decode(line: &str) -> Result<Line, String> {
     }
 }
 
+/// What a fuzzer calls: any bytes are refused, or come back from what they are encoded to.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn any_bytes(data: &[u8]) {
+    for line in String::from_utf8_lossy(data).lines() {
+        let Ok(read) = decode(line) else { continue };
+        let keyspace = read.keyspace.as_deref();
+        let again = encode(keyspace, &read.key, Some(&read.value), read.expires_at_ms);
+        assert_eq!(decode(&again), Ok(read));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_seed_of_the_fuzzer_passes() {
+        let seeds =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/json_lines");
+        let mut count = 0;
+        for entry in std::fs::read_dir(seeds).unwrap() {
+            any_bytes(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= 3);
+    }
 
     #[test]
     fn any_bytes_come_back_from_a_line() {

@@ -12,9 +12,11 @@ mod command;
 mod jsonl;
 mod output;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use terrace::{Db, OpenPolicy, Options};
 
 use crate::args::{Args, Command};
 
@@ -63,6 +65,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// Commands that only read work beside a program that has the store open.
+fn open(path: &Path, command: &Command) -> Result<Db, Failure> {
+    match command {
+        Command::Put { .. } | Command::Import { .. } => return Ok(Db::open(path)?),
+        _ if !path.exists() => {
+            return Err(Failure::Io(format!("{}: no store is there", path.display())));
+        }
+        Command::Delete(_) | Command::Compact => return Ok(Db::open(path)?),
+        _ => {}
+    }
+    let policy = match command {
+        Command::Verify { .. } => OpenPolicy::Degraded,
+        _ => OpenPolicy::Strict,
+    };
+    Ok(Options::new().open_policy(policy).open_read_only(path)?)
+}
+
 fn fail(text: &str, code: u8) -> ExitCode {
     eprintln!("terrace: {text}");
     ExitCode::from(code)
@@ -72,17 +91,14 @@ fn run(args: Args) -> Result<Answer, Failure> {
     match args.command {
         Command::Demo(demo) => command::demo::run(&demo),
         Command::DemoWriter(writer) => command::demo::write_until_killed(&writer),
+        Command::Salvage { from, into } => command::salvage::run(&from, &into, args.json),
         Command::Bench(bench) => command::bench::run(&bench, args.json),
         other => {
             let Some(path) = args.db else {
                 let text = "no store named: give --db DIR or set TERRACE_DB";
                 return Err(Failure::Usage(text.into()));
             };
-            let writes = matches!(other, Command::Put { .. } | Command::Import { .. });
-            if !writes && !path.exists() {
-                return Err(Failure::Io(format!("{}: no store is there", path.display())));
-            }
-            let db = terrace::Db::open(path)?;
+            let db = open(&path, &other)?;
             let answer = command::run(&db, other, args.json)?;
             db.close()?;
             Ok(answer)

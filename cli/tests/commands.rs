@@ -52,6 +52,61 @@ fn a_record_is_put_got_scanned_and_deleted_with_the_right_codes() {
 }
 
 #[test]
+fn reading_works_beside_a_program_that_writes_and_writing_names_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let store = terrace::Db::open(&db).unwrap();
+    store.keyspace("default").unwrap().put("a", "1").unwrap();
+    assert_eq!(terrace(&db, &["get", "a"], b"").stdout, b"1");
+    for report in [&["scan"][..], &["stats"], &["ledger"], &["verify"], &["export"]] {
+        assert_eq!(code(&terrace(&db, report, b"")), 0, "{report:?}");
+    }
+    assert_eq!(code(&terrace(&db, &["get", "a", "--keyspace", "none"], b"")), 1);
+    let copy = dir.path().join("copy");
+    let into = copy.display().to_string();
+    assert_eq!(code(&terrace(&db, &["checkpoint", &into], b"")), 0);
+    assert_eq!(code(&terrace(&db, &["checkpoint", &into], b"")), 3, "it is not empty now");
+    assert_eq!(code(&terrace(&copy, &["put", "b", "2"], b"")), 0);
+    assert_eq!(terrace(&copy, &["scan"], b"").stdout, b"a\t1\nb\t2\n");
+    let refused = terrace(&db, &["put", "b", "2"], b"");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(code(&refused), 3);
+    assert!(text.contains(&format!("locked by process {}", std::process::id())), "{text}");
+    assert_eq!(store.keyspace("default").unwrap().get("b").unwrap(), None);
+}
+
+#[test]
+fn salvage_writes_a_store_that_verifies_and_counts_what_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+    for key in ["a", "b"] {
+        let value = format!("the value of {key}");
+        assert_eq!(code(&terrace(&from, &["put", key, &value], b"")), 0);
+    }
+    let paths = [from.display().to_string(), dir.path().join("whole").display().to_string()];
+    let whole = terrace(&from, &["salvage", &paths[0], &paths[1]], b"");
+    assert_eq!(code(&whole), 0);
+    assert!(String::from_utf8_lossy(&whole.stdout).contains("2 kept, 0 lost"));
+    for entry in std::fs::read_dir(&from).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let text = b"value of b";
+        if let Some(at) = bytes.windows(text.len()).position(|window| window == text) {
+            let mut bytes = bytes;
+            *bytes.get_mut(at).unwrap() = b'V';
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let into_text = into.display().to_string();
+    let part = terrace(&from, &["--json", "salvage", &paths[0], &into_text], b"");
+    assert_eq!(code(&part), 3);
+    assert!(String::from_utf8_lossy(&part.stdout).contains("\"lost\":1"), "{part:?}");
+    assert_eq!(code(&terrace(&into, &["verify", "--mib-per-s", "500"], b"")), 0);
+    assert_eq!(terrace(&into, &["get", "a"], b"").stdout, b"the value of a");
+    assert_eq!(code(&terrace(&into, &["get", "b"], b"")), 1);
+}
+
+#[test]
 fn usage_and_io_have_codes_of_their_own_and_the_text_names_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");

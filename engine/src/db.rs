@@ -19,7 +19,7 @@ use crate::tiering::workers;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::{KeyspaceState, new_facts};
 use crate::transaction::{self, Transaction};
-use crate::verify::{Progress, Verified};
+use crate::verify::{Progress, Verified, VerifyOptions};
 
 /// An open store.
 ///
@@ -48,6 +48,13 @@ impl Options {
         Db::start(path.as_ref(), self, None)
     }
 
+    /// Opens the store in this directory for reading, as [`Db::open_read_only`] does.
+    pub fn open_read_only(mut self, path: impl AsRef<Path>) -> Result<Db> {
+        (self.read_only, self.workers) = (true, false);
+        let tiers = Tiers::open_read_only(path.as_ref(), &self)?;
+        Ok(Db { inner: Arc::new(StoreHandle::new(tiers, Vec::new(), None)) })
+    }
+
     /// Opens a store in a directory of its own under the system's temporary directory; it is
     /// removed when the last handle is dropped.
     pub fn temporary(self) -> Result<Db> {
@@ -61,6 +68,29 @@ impl Db {
     /// Opens the store in this directory with the default options, creating it when absent.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Options::new().open(path)
+    }
+
+    /// Opens the store in this directory for reading, also while another process writes to it.
+    ///
+    /// It shows what was written before the call and nothing later. It takes no lock and changes no
+    /// file; segments and archives that the writer removes meanwhile stay readable. The part of the
+    /// journal that is not sealed yet, usually less than 64 MiB, is copied into memory.
+    ///
+    /// Errors: [`Error::ReadOnly`] from every call that writes; [`Error::Foreign`] when no store is
+    /// there; those of [`Db::open`] but [`Error::Locked`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let writer = terrace::Db::open(dir.path().join("data"))?;
+    /// writer.keyspace("notes")?.put("a", "1")?;
+    /// let reader = terrace::Db::open_read_only(dir.path().join("data"))?;
+    /// writer.keyspace("notes")?.put("a", "2")?;
+    /// assert_eq!(reader.keyspace("notes")?.get("a")?.as_deref(), Some(&b"1"[..]));
+    /// assert!(reader.keyspace("notes")?.put("a", "3").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open_read_only(path)
     }
 
     fn start(path: &Path, options: Options, temporary: Option<std::path::PathBuf>) -> Result<Self> {
@@ -92,12 +122,14 @@ impl Db {
         let _creating = tiers.creating.lock();
         if let Some(state) = tiers.keyspaces.by_name(name) {
             if state.reopen(&options)? {
+                tiers.check_writable("change keyspace")?;
                 let incarnation = state.incarnation()?.0;
                 let seq = tiers.visible().0;
                 tiers.manifest.commit(&vec![Op::SetKeyspace(state.facts(incarnation, seq))])?;
             }
             return Ok(Keyspace::new(Arc::clone(&self.inner), state));
         }
+        tiers.check_writable("create keyspace")?;
         let count = tiers.keyspaces.all().len();
         if count >= limits::KEYSPACE_COUNT_MAX {
             let (max, found) = (limits::KEYSPACE_COUNT_MAX as u64, count as u64 + 1);
@@ -221,6 +253,14 @@ impl Db {
         self.tiers().compact()
     }
 
+    /// Demotes the whole log now, so that a test has archives without filling the budget.
+    #[cfg(feature = "testing")]
+    pub fn archive_all(&self) -> Result<()> {
+        self.tiers().check_open()?;
+        self.tiers().check_writable("demote")?;
+        self.tiers().demote_all()
+    }
+
     /// Figures of the running store.
     pub fn stats(&self) -> Stats {
         Stats::of(self.tiers())
@@ -244,10 +284,33 @@ impl Db {
         self.tiers().audit()
     }
 
-    /// Reads and checks everything: checksums, trailers, archives, the index against the log.
+    /// Reads and checks everything while the store is in use: the checksums of all records and
+    /// blocks, what blocks decompress to, the order of archives, filters, trailers and dead
+    /// bitmaps, the index against the log, the manifest against the files. Repairs nothing.
     pub fn verify(&self, progress: impl FnMut(Progress)) -> Result<Verified> {
+        self.verify_with(VerifyOptions::new(), progress)
+    }
+
+    /// The same at a chosen pace.
+    pub fn verify_with(
+        &self,
+        options: VerifyOptions,
+        progress: impl FnMut(Progress),
+    ) -> Result<Verified> {
         self.tiers().check_open()?;
-        Ok(crate::verify::verify(self.tiers(), progress))
+        Ok(crate::verify::verify(self.tiers(), options, progress))
+    }
+
+    /// Makes a copy of this moment in a directory that is new or empty, while reads and writes go
+    /// on. It is a store: it opens by itself. What is sealed gets a second name where the file
+    /// system has hard links, and is copied elsewhere; the rest of the journal is copied. Archives
+    /// lie beside the log, wherever this store keeps them. Everything is on stable storage when
+    /// the call returns.
+    ///
+    /// Errors: [`Error::Foreign`] when the directory is not empty, [`Error::Full`], [`Error::Io`].
+    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.tiers().check_open()?;
+        crate::checkpoint::checkpoint(self.tiers(), path.as_ref())
     }
 
     /// Makes everything durable and releases the lock. Other handles answer [`Error::Closed`] from

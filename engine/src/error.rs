@@ -87,6 +87,11 @@ pub enum Error {
         /// What failed at the time.
         cause: String,
     },
+    /// The store was opened for reading only.
+    ReadOnly {
+        /// What was being done.
+        doing: &'static str,
+    },
     /// The store was closed, or this is the child of a fork.
     Closed,
     /// The files have a version that this build does not know.
@@ -221,6 +226,7 @@ impl fmt::Display for Error {
             Self::Poisoned { doing, cause } => {
                 write!(f, "{doing}: a flush failed earlier ({cause}); open the store again")
             }
+            Self::ReadOnly { doing } => write!(f, "{doing}: the store is open for reading only"),
             Self::Closed => write!(f, "the store is closed"),
             Self::Version { file, found, supported } => {
                 write!(f, "{}: format version {found}, at most {supported}", file.display())

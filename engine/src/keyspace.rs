@@ -129,6 +129,7 @@ impl Keyspace {
 
     fn put_volatile(&self, key: &[u8], value: &[u8], deadline_ms: u64) -> Result<()> {
         self.tiers().check_open()?;
+        self.tiers().check_writable("write")?;
         let _one = self.tiers().volatile_changes.lock();
         let at = self.reader.key_ref(key)?;
         let was = self.reader.hot_get(&at, |_| ()).is_some();
@@ -215,6 +216,7 @@ impl Keyspace {
         limits::check_key(key)?;
         let tiers = self.tiers();
         tiers.check_open()?;
+        tiers.check_writable("delete")?;
         if self.reader.state.volatile {
             let _one = tiers.volatile_changes.lock();
             let at = self.reader.key_ref(key)?;

@@ -51,11 +51,13 @@ mod tiering;
 mod tiers;
 
 mod batch;
+mod checkpoint;
 mod db;
 mod handle;
 mod iter;
 mod keyspace;
 mod reader;
+pub mod repair;
 mod snapshot;
 mod stats;
 mod transaction;
@@ -78,8 +80,11 @@ pub use tiers::moments::HolderKind;
 pub use transaction::{Transaction, TransactionIter};
 pub use update::{Change, Expect};
 pub use value::Value;
-pub use verify::{Progress, Verified};
+pub use verify::{Progress, Verified, VerifyOptions};
 pub use watch::{Watch, WatchEvent, WatchKind};
+
+#[cfg(feature = "internals")]
+pub mod internals;
 
 /// The outside world, for tests: a clock that a test sets, the simulated disk.
 #[cfg(feature = "testing")]
@@ -93,9 +98,3 @@ pub mod testing {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
-
-/// Parts that benches and fuzzers look at from inside; they change without notice.
-#[cfg(any(test, feature = "internals"))]
-pub mod internals {
-    pub use crate::hot::model::PolicyModel;
-}

@@ -48,6 +48,7 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) open_policy: OpenPolicy,
     pub(crate) workers: bool,
+    pub(crate) read_only: bool,
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
     pub(crate) time: Option<Arc<dyn TimeSource>>,
 }
@@ -63,6 +64,7 @@ impl Default for Options {
             durability: Durability::Buffered,
             open_policy: OpenPolicy::Strict,
             workers: true,
+            read_only: false,
             vfs: None,
             time: None,
         }

@@ -9,6 +9,7 @@
 )]
 
 mod budgets;
+mod checkpoint;
 mod crash;
 mod errors;
 mod faults;
@@ -16,9 +17,12 @@ mod kill;
 mod memory;
 mod model;
 mod moments;
+mod read_only;
+mod salvage;
 mod soak;
 mod space;
 mod ttl;
+mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -67,7 +67,7 @@ def read_op(c):
     if kind == 12:
         return kind, (c.string(), c.num(4), c.num(8))
     widths = {1: (4, 4), 2: (4, 1), 3: (4,), 4: (4, 1, 8, 8, 8, 4), 5: (4,), 6: (4, 8), 7: (4,),
-              8: (4, 8), 9: (4,), 10: (4,), 13: (8,), 14: (8,)}
+              8: (4, 8), 9: (4,), 10: (4,), 13: (8,), 14: (8,), 15: (8,)}
     check(kind in widths, f"op {kind}")
     return kind, tuple(c.num(w) for w in widths[kind])
 

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod fuzzed;
 pub mod linear;
 pub mod model;
 pub mod random;

@@ -19,6 +19,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["update", "snapshot", "batch", "transaction"],
         &["verify", "checkpoint", "repair", "stats"],
         &["db"],
+        &["internals"],
     ],
 ];
 

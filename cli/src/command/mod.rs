@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod demo;
 mod records;
 mod report;
+pub(crate) mod salvage;
 mod transfer;
 
 use terrace::Db;
@@ -28,9 +29,10 @@ pub(crate) fn run(db: &Db, command: Command, json: bool) -> Result<Answer, Failu
         }
         Command::Stats => report::stats(db, json),
         Command::Ledger => report::ledger(db, json),
-        Command::Verify => report::verify(db, json),
+        Command::Verify { mib_per_s } => report::verify(db, mib_per_s, json),
+        Command::Checkpoint { into } => report::checkpoint(db, &into),
         Command::Compact => report::compact(db),
-        Command::Bench(_) | Command::Demo(_) | Command::DemoWriter(_) => {
+        Command::Salvage { .. } | Command::Bench(_) | Command::Demo(_) | Command::DemoWriter(_) => {
             Err(Failure::Usage("this command makes a store of its own".into()))
         }
     }

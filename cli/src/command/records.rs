@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use terrace::{Db, Durability, Iter, PutOptions};
+use terrace::{Db, Durability, Error, Iter, Keyspace, PutOptions};
 
 use crate::args::{Place, ScanArgs};
 use crate::{Answer, Failure, jsonl};
@@ -34,10 +34,17 @@ pub(crate) fn put(
     Ok(Answer::Done)
 }
 
+/// A keyspace that must be there.
+fn existing(db: &Db, name: &str) -> Result<Option<Keyspace>, Failure> {
+    match db.keyspace(name) {
+        Err(Error::ReadOnly { .. }) => Ok(None),
+        found => Ok(Some(found?)),
+    }
+}
+
 pub(crate) fn get(db: &Db, place: &Place) -> Result<Answer, Failure> {
-    let Some(value) = db.keyspace(&place.keyspace)?.get(&place.key)? else {
-        return Ok(Answer::NotFound);
-    };
+    let Some(keyspace) = existing(db, &place.keyspace)? else { return Ok(Answer::NotFound) };
+    let Some(value) = keyspace.get(&place.key)? else { return Ok(Answer::NotFound) };
     let mut out = std::io::stdout().lock();
     out.write_all(&value)?;
     out.flush()?;
@@ -49,22 +56,21 @@ pub(crate) fn delete(db: &Db, place: &Place) -> Result<Answer, Failure> {
     Ok(if was { Answer::Done } else { Answer::NotFound })
 }
 
-fn iter(db: &Db, scan: &ScanArgs) -> Result<Iter, Failure> {
-    let keyspace = db.keyspace(&scan.keyspace)?;
-    Ok(match (&scan.prefix, &scan.from, &scan.to) {
+fn iter(keyspace: &Keyspace, scan: &ScanArgs) -> Iter {
+    match (&scan.prefix, &scan.from, &scan.to) {
         (Some(prefix), _, _) => keyspace.prefix(prefix),
         (None, None, None) => keyspace.iter(),
         (None, Some(from), None) => keyspace.range::<&str>(from.as_str()..),
         (None, None, Some(to)) => keyspace.range::<&str>(..to.as_str()),
         (None, Some(from), Some(to)) => keyspace.range::<&str>(from.as_str()..to.as_str()),
-    })
+    }
 }
 
 pub(crate) fn scan(db: &Db, scan: &ScanArgs, json: bool) -> Result<Answer, Failure> {
-    let keyspace = db.keyspace(&scan.keyspace)?;
+    let Some(keyspace) = existing(db, &scan.keyspace)? else { return Ok(Answer::NotFound) };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut answer = Answer::NotFound;
-    for item in iter(db, scan)?.take(scan.limit.unwrap_or(usize::MAX)) {
+    for item in iter(&keyspace, scan).take(scan.limit.unwrap_or(usize::MAX)) {
         let (key, value) = item?;
         let value = (!scan.keys_only).then_some(&value[..]);
         if json {

@@ -1,7 +1,9 @@
-//! `stats`, `ledger`, `verify`, `compact`.
+//! `stats`, `ledger`, `verify`, `checkpoint`, `compact`.
+
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use terrace::{Db, Stats};
+use terrace::{Db, Stats, VerifyOptions};
 
 use crate::output::{classes, ledger_table, progress};
 use crate::{Answer, Failure};
@@ -96,9 +98,13 @@ pub(crate) fn ledger(db: &Db, json: bool) -> Result<Answer, Failure> {
     Ok(if audit.is_exact() { Answer::Done } else { Answer::Damage })
 }
 
-pub(crate) fn verify(db: &Db, json: bool) -> Result<Answer, Failure> {
+pub(crate) fn verify(db: &Db, mib_per_s: Option<u64>, json: bool) -> Result<Answer, Failure> {
     let bar = progress(100, "verify");
-    let verified = db.verify(|progress| {
+    let options = match mib_per_s {
+        Some(mib) => VerifyOptions::new().bytes_per_s(mib.saturating_mul(1 << 20)),
+        None => VerifyOptions::new(),
+    };
+    let verified = db.verify_with(options, |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
     })?;
@@ -123,6 +129,12 @@ pub(crate) fn verify(db: &Db, json: bool) -> Result<Answer, Failure> {
         }
     }
     Ok(if verified.is_sound() { Answer::Done } else { Answer::Damage })
+}
+
+pub(crate) fn checkpoint(db: &Db, into: &Path) -> Result<Answer, Failure> {
+    db.checkpoint(into)?;
+    eprintln!("{}: holds everything up to seq {}", into.display(), db.last_seq());
+    Ok(Answer::Done)
 }
 
 pub(crate) fn compact(db: &Db) -> Result<Answer, Failure> {

@@ -74,6 +74,8 @@ pub(crate) enum Op {
     JournalAt { seq: u64 },
     /// Deadlines up to this moment have been judged.
     ClockAt { ms: u64 },
+    /// Everything up to this sequence number is on stable storage.
+    DurableAt { seq: u64 },
 }
 
 /// Who a manifest file is.

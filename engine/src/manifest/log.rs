@@ -22,7 +22,7 @@ use crate::vfs::{Dir, File, os};
 /// Bytes of a manifest file at which the next generation begins.
 const ROLL_LEN: u64 = 4 << 20;
 /// Largest manifest file that opening reads.
-const FILE_LEN_MAX: u64 = ROLL_LEN + 2 * EDIT_LEN_MAX as u64;
+pub(crate) const FILE_LEN_MAX: u64 = ROLL_LEN + 2 * EDIT_LEN_MAX as u64;
 
 /// The manifest of an open store.
 #[derive(Debug)]
@@ -81,21 +81,14 @@ impl ManifestLog {
 
     /// Reads the newest sound generation and begins the next one. `None`: no manifest is there.
     pub(crate) fn open(dir: Arc<dyn Dir>) -> Result<Option<(Self, ManifestReport)>> {
-        let mut names = generations(&*dir)?;
-        let Some(&newest) = names.last() else { return Ok(None) };
-        let mut report = ManifestReport::default();
-        while let Some(generation) = names.pop() {
-            if let Some(set) = read_generation(&*dir, generation, &mut report)? {
-                // A copy that is torn or missing costs nothing while another one is sound: a crash
-                // while a generation is written explains it, and the next generation heals it.
-                for damage in report.damage.drain(..) {
-                    tracing::warn!(%damage, "one copy of the manifest is not sound");
-                }
-                let log = Self::begin(dir, set, newest + 1)?;
-                return Ok(Some((log, report)));
-            }
-        }
-        Err(Error::Damaged { path: dir.path(), damage: report.damage })
+        let Some((set, newest)) = read_newest(&*dir)? else { return Ok(None) };
+        let log = Self::begin(dir, set, newest + 1)?;
+        Ok(Some((log, ManifestReport::default())))
+    }
+
+    /// Begins a manifest that says this, in a directory that has none.
+    pub(crate) fn begin_with(dir: Arc<dyn Dir>, set: FileSet) -> Result<()> {
+        Self::begin(dir, set, 1).map(drop)
     }
 
     /// Makes one edit durable, then true.
@@ -223,6 +216,25 @@ impl Inner {
     }
 }
 
+/// The file set that the newest sound generation tells, and the highest generation that has a
+/// name. `None`: no manifest is there.
+pub(crate) fn read_newest(dir: &dyn Dir) -> Result<Option<(FileSet, u64)>> {
+    let mut names = generations(dir)?;
+    let Some(&newest) = names.last() else { return Ok(None) };
+    let mut report = ManifestReport::default();
+    while let Some(generation) = names.pop() {
+        if let Some(set) = read_generation(dir, generation, &mut report)? {
+            // A copy that is torn or missing costs nothing while another one is sound: a crash
+            // while a generation is written explains it, and the next generation heals it.
+            for damage in report.damage.drain(..) {
+                tracing::warn!(%damage, "one copy of the manifest is not sound");
+            }
+            return Ok(Some((set, newest)));
+        }
+    }
+    Err(Error::Damaged { path: dir.path(), damage: report.damage })
+}
+
 /// The generations whose names are in the directory, the oldest first.
 pub(crate) fn generations(dir: &dyn Dir) -> Result<Vec<u64>> {
     let entries = dir.list().map_err(|error| Error::io("list directory", dir.path(), error))?;
@@ -243,6 +255,7 @@ fn read_generation(
     report: &mut ManifestReport,
 ) -> Result<Option<FileSet>> {
     let mut best: Option<(u64, FileSet)> = None;
+    let mut newer = None;
     for copy in 0..2 {
         let name = file_name(generation, copy);
         match read_copy(dir, &name, generation, copy)? {
@@ -255,10 +268,14 @@ fn read_generation(
             Err(error) if error.field == "format version" => {
                 let file = dir.path().join(&name);
                 let found = error.found.parse().unwrap_or(0);
-                return Err(Error::Version { file, found, supported: FORMAT_VERSION });
+                newer = Some(Error::Version { file, found, supported: FORMAT_VERSION });
             }
             Err(error) => report.damage.push(error.at("read manifest", &name, 0)),
         }
+    }
+    // A version that one copy alone has is damage, and the other copy is enough.
+    if let (None, Some(newer)) = (&best, newer) {
+        return Err(newer);
     }
     Ok(best.map(|(_, set)| set))
 }

@@ -80,6 +80,8 @@ pub(crate) struct FileSet {
     pub next_incarnation: u32,
     /// Where the unsealed journal goes on.
     pub journal_at: Seq,
+    /// A durable watermark: what a store that was closed in order does not lack.
+    pub durable_at: Seq,
     pub clock_ms: u64,
 }
 
@@ -92,6 +94,7 @@ impl FileSet {
             next_file: 1,
             next_incarnation: 1,
             journal_at: Seq(1),
+            durable_at: Seq::ZERO,
             clock_ms: 0,
         }
     }
@@ -123,6 +126,7 @@ impl FileSet {
                 }
             }
             Op::JournalAt { seq } => self.journal_at = self.journal_at.max(Seq(*seq)),
+            Op::DurableAt { seq } => self.durable_at = self.durable_at.max(Seq(*seq)),
             Op::ClockAt { ms } => self.clock_ms = self.clock_ms.max(*ms),
             file => self.apply_file(file)?,
         }
@@ -173,6 +177,9 @@ impl FileSet {
             Op::JournalAt { seq: self.journal_at.0 },
             Op::ClockAt { ms: self.clock_ms },
         ];
+        if self.durable_at > Seq::ZERO {
+            ops.push(Op::DurableAt { seq: self.durable_at.0 });
+        }
         ops.extend(self.keyspaces.values().cloned().map(Op::SetKeyspace));
         for (&id, &state) in &self.files {
             match state {
@@ -261,6 +268,7 @@ mod tests {
             Op::SetKeyspace(keyspace(6)),
             Op::JournalAt { seq: 5 },
             Op::ClockAt { ms: 1000 },
+            Op::DurableAt { seq: 4 },
         ])
         .unwrap();
         assert_eq!((set.next_file, set.next_incarnation, set.bits()), (6, 7, Some(4)));

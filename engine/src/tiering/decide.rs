@@ -42,6 +42,9 @@ impl Candidate {
 impl Tiers {
     /// Does the most wanted piece of movement. A test calls it until it is idle.
     pub(crate) fn step(&self) -> Result<Step> {
+        if self.options.read_only {
+            return self.check_open().map(|()| Step::Idle);
+        }
         let mut maintenance = self.maintenance.lock();
         let maintenance = &mut *maintenance;
         self.check_open()?;
@@ -246,8 +249,24 @@ impl Tiers {
         Ok(Step::Worked)
     }
 
+    /// Seals the journal and demotes all of the log.
+    #[cfg(feature = "testing")]
+    pub(crate) fn demote_all(&self) -> Result<()> {
+        self.compact()?;
+        let mut maintenance = self.maintenance.lock();
+        let candidates = self.candidates(&mut self.append.lock(), &maintenance);
+        let victims: Vec<_> = candidates.into_iter().map(|candidate| candidate.segment).collect();
+        if !victims.is_empty() {
+            self.reclaim(&mut maintenance, &victims, Aim::Demote)?;
+        }
+        drop(maintenance);
+        self.measure_space();
+        Ok(())
+    }
+
     /// Seals the journal and cleans every segment that holds garbage.
     pub(crate) fn compact(&self) -> Result<()> {
+        self.check_writable("compact")?;
         {
             let mut append = self.append.lock();
             if !append.active.is_empty() {

@@ -14,6 +14,7 @@ impl Tiers {
     /// Ends an incarnation in the order of mutations; `next` is 0 when the keyspace is dropped.
     pub(crate) fn end_incarnation(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
         self.check_open()?;
+        self.check_writable("clear keyspace")?;
         self.flusher.check("clear keyspace")?;
         let next = if drop { 0 } else { self.manifest.next_incarnation() };
         let mut append = self.append.lock();
@@ -49,6 +50,7 @@ impl Tiers {
     /// The same for a volatile keyspace, which takes no `seq`: the manifest alone knows.
     /// The caller holds `creating`.
     pub(crate) fn end_volatile(&self, keyspace: &Arc<KeyspaceState>, drop: bool) -> Result<()> {
+        self.check_writable("clear keyspace")?;
         let ended = keyspace.incarnation()?;
         let seq = self.visible().0;
         let next = if drop { 0 } else { self.manifest.next_incarnation() };

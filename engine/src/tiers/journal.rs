@@ -124,7 +124,8 @@ impl Opened {
         strict: bool,
     ) -> Result<(Kept<'t>, Seq, Seq)> {
         let before = Seq(set.journal_at.0.saturating_sub(1));
-        let watermark = tails.iter().map(|tail| tail.scan.watermark).max().unwrap_or(before);
+        let watermarks = tails.iter().map(|tail| tail.scan.watermark);
+        let watermark = watermarks.max().unwrap_or(before).max(set.durable_at);
         let highest = tails.iter().map(|tail| tail.scan.highest_seq).max().unwrap_or(before);
         let mut kept = Vec::new();
         let mut last = before;

@@ -22,6 +22,7 @@ pub(crate) mod moments;
 pub(crate) mod open;
 pub(crate) mod order;
 pub(crate) mod read;
+pub(crate) mod read_only;
 pub(crate) mod recover;
 pub(crate) mod scan;
 pub(crate) mod span;
@@ -173,6 +174,11 @@ impl Tiers {
             return Err(Error::Closed);
         }
         Ok(())
+    }
+
+    /// Fails when the store was opened for reading only.
+    pub(crate) fn check_writable(&self, doing: &'static str) -> Result<()> {
+        if self.options.read_only { Err(Error::ReadOnly { doing }) } else { Ok(()) }
     }
 
     fn is_same_process(&self) -> bool {

@@ -41,7 +41,12 @@ impl Tiers {
     pub(crate) fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
         options.check()?;
         let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
-        let mut opened = open_dir(&*vfs, path, &options)?;
+        Self::open_on(&*vfs, path, options)
+    }
+
+    /// The same on a file system of the caller's choice.
+    pub(crate) fn open_on(vfs: &dyn Vfs, path: &Path, options: Options) -> Result<Arc<Self>> {
+        let mut opened = open_dir(vfs, path, &options)?;
         opened.remove_leftovers()?;
         let clock_ms = opened.manifest.read(|set| set.clock_ms);
         let time = options.time.clone().unwrap_or_else(|| Arc::new(SystemTime));
@@ -84,6 +89,15 @@ impl Tiers {
             self.clock.note_persisted(ms);
         }
         Ok(())
+    }
+
+    /// Tells the manifest that nothing of the journal is a torn tail.
+    fn note_durable(&self) -> Result<()> {
+        let seq = self.flusher.durable();
+        if seq <= self.manifest.read(|set| set.durable_at) {
+            return Ok(());
+        }
+        self.manifest.commit(&vec![Op::DurableAt { seq: seq.0 }])
     }
 
     /// Recounts what the log and all files take on the device.
@@ -139,7 +153,8 @@ impl Tiers {
         if os::process_id() != self.pid {
             return Ok(());
         }
-        let result = self.sync().and_then(|()| self.note_clock());
+        let result =
+            self.sync().and_then(|()| self.note_clock()).and_then(|()| self.note_durable());
         *self.lock.lock() = None;
         result
     }

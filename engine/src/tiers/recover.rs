@@ -214,6 +214,7 @@ impl Opened {
         let known: HashSet<String> = set.files.iter().map(|(&id, state)| state.name(id)).collect();
         let entries = self.dir.list();
         let entries = entries.map_err(|e| Error::io("list directory", self.dir.path(), e))?;
+        self.report.foreign.clear();
         for entry in entries {
             let ours = entry.name == LOCK_NAME
                 || parse_name(&entry.name).is_some()

@@ -100,6 +100,8 @@ pub(crate) struct Walk {
     direction: Direction,
     /// What was not walked yet.
     rest: Range<Vec<u8>>,
+    /// Nothing was looked up yet.
+    begins: bool,
     looked: Looked,
     rows: VecDeque<Kept>,
     /// The row that was given last.
@@ -113,6 +115,7 @@ impl Walk {
         Self {
             direction,
             rest: span.keys.clone(),
+            begins: true,
             looked: Looked::default(),
             rows: VecDeque::new(),
             given: None,
@@ -173,6 +176,9 @@ impl Walk {
             }
         } else if let Some(start) = tiers.order.tags_before(Some(&window.end), &mut tags) {
             window.start = window.start.max(start.into());
+        }
+        if std::mem::take(&mut self.begins) {
+            tags.extend(tiers.order.placeless());
         }
         // What left the order for an archive left it after the archive was there to be seen.
         if by_lane

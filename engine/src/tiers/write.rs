@@ -129,6 +129,7 @@ impl Tiers {
         durability: Durability,
     ) -> Result<Outcome> {
         self.check_open()?;
+        self.check_writable("write")?;
         self.flusher.check("write")?;
         self.wait_for_space(mutations)?;
         let len: u64 = mutations.iter().map(Mutation::encoded_len).sum();

@@ -19,6 +19,7 @@ pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod os;
+pub(crate) mod overlay;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 
@@ -70,6 +71,16 @@ pub trait Dir: Send + Sync + Debug {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
     /// Opens a regular file that must exist; links and devices are refused with `InvalidInput`.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// The same for a file that is only read: works where writing is not allowed.
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open(name)
+    }
+    /// Gives a file a second name of the same kind in the directory `to`. `Unsupported` where there
+    /// are no links, `CrossesDevices` for another file system: the caller copies.
+    fn link_into(&self, name: &str, to: &Path) -> io::Result<()> {
+        let text = format!("{name:?} cannot be linked into {}", to.display());
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
     /// All names, in no order; `.` and `..` are left out.
     fn list(&self) -> io::Result<Vec<Entry>>;
     /// Removes a name. Open files and maps of it live on.

@@ -45,6 +45,9 @@ pub(crate) struct OrderIndex {
     /// Tags of keys that entered the index and are not sorted in. A leaf lock.
     fresh: Mutex<Vec<u32>>,
     fresh_count: AtomicUsize,
+    /// Tags of records that were damaged when they were to be sorted in: their keys may lie
+    /// anywhere. A leaf lock.
+    placeless: Mutex<Vec<u32>>,
     tree: RwLock<Tree>,
     charged: AtomicU64,
     entry_count: AtomicU64,
@@ -115,6 +118,12 @@ impl OrderIndex {
         self.fresh_count.store(fresh.len(), Ordering::Release);
     }
 
+    /// Tags whose keys nobody knows: every walk looks at them.
+    pub(crate) fn placeless(&self) -> Vec<Tagged> {
+        let tags = self.placeless.lock();
+        tags.iter().map(|&tag| Tagged { tag, hint: Hint::NONE }).collect()
+    }
+
     /// Keys that are not sorted in.
     pub(crate) fn fresh_count(&self) -> usize {
         self.fresh_count.load(Ordering::Acquire)
@@ -127,7 +136,8 @@ impl OrderIndex {
 
     /// Bytes of anonymous memory.
     pub(crate) fn charged_len(&self) -> u64 {
-        let fresh = self.fresh_count() as u64 * size_of::<u32>() as u64;
+        let unplaced = self.fresh_count() + self.placeless.lock().len();
+        let fresh = unplaced as u64 * size_of::<u32>() as u64;
         self.charged.load(Ordering::Relaxed) + fresh
     }
 
@@ -147,10 +157,9 @@ impl OrderIndex {
         for chunk in tags.chunks(32) {
             source.prefetch(chunk);
             for &tag in chunk {
-                source.each_key(tag, &mut |key| {
-                    if let Some((key, hint)) = key {
-                        items.push(key, tag, hint, false);
-                    }
+                source.each_key(tag, &mut |key| match key {
+                    Some((key, hint)) => items.push(key, tag, hint, false),
+                    None => self.placeless.lock().push(tag),
                 });
             }
         }
