@@ -86,7 +86,10 @@ pub trait Dir: Send + Sync + Debug {
 pub trait Lock: Send + Sync + Debug {}
 
 /// One open file, opaque outside of the crate. Any thread may call its methods.
-#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+#[cfg_attr(
+    feature = "testing",
+    expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")
+)]
 pub trait File: Send + Sync + Debug {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -13,12 +13,11 @@ use crate::conversation::window::Fitting;
 use crate::conversation::{DELETE_ROWS, Message, Role, View, Window, live_header, seq_of};
 use crate::error::{Error, Result};
 use crate::retention::Retention;
-use crate::store::{Batch, Durability, Entry, Ns, Scan, Seq, Store, StoreExt, Ttl, retry};
+use crate::store::{
+    Batch, Durability, Entry, Ns, SCAN_ROWS_MAX, Scan, Seq, Store, StoreExt, Ttl, retry,
+};
 use crate::tokens::TokenCounter;
 
-/// Rows that are read at a time when a window is looked for.
-const PAGE_MIN: u64 = 16;
-const PAGE_MAX: u64 = 1024;
 /// The largest piece that retention deletes at a time, in messages of one group.
 const GROUP_LEN_MAX: u64 = 8000;
 
@@ -99,25 +98,13 @@ impl ConversationMemory {
         let (_, header) = self.header()?;
         let mut fitting = Fitting::new(window, &header);
         let mut rows: Vec<(Seq, Entry)> = Vec::new();
-        let page = page_len(&window, &header);
-        let mut scan = Scan::prefix(&header::messages(header.epoch)).reverse().limit(page);
-        // Not beyond what the header knows: figures and rows are of one moment.
-        scan = scan.before(header::message(header.epoch, header.next));
-        'pages: loop {
-            let found = self.store.scan(&self.ns, scan.clone())?;
-            let (full, last) = (found.len() == page, found.last().map(|(key, _)| key.clone()));
-            for (key, entry) in found {
-                let seq = seq_of(&key)?;
-                if !fitting.take(seq, &row::figures(&entry.value)?) {
-                    break 'pages;
-                }
+        self.newest_first(&header, |seq, entry| {
+            let fits = fitting.take(seq, &row::figures(&entry.value)?);
+            if fits {
                 rows.push((seq, entry));
             }
-            match last.filter(|_| full) {
-                Some(last) => scan = scan.before(last),
-                None => break,
-            }
-        }
+            Ok(fits)
+        })?;
         let Some(start) = fitting.start() else {
             return Ok(View {
                 messages: Vec::new(),
@@ -167,11 +154,46 @@ impl ConversationMemory {
 
     /// The newest `count` messages, in order.
     pub fn last(&self, count: usize) -> Result<Vec<(Seq, Message)>> {
+        Error::check_limit("messages of a call", count, SCAN_ROWS_MAX)?;
         let (_, header) = self.header()?;
-        let scan = Scan::prefix(&header::messages(header.epoch)).reverse().limit(count);
-        let rows = self.store.scan(&self.ns, scan)?;
-        let pair = |(key, entry): &(Bytes, Entry)| Ok((seq_of(key)?, row::decode(&entry.value)?));
-        rows.iter().rev().map(pair).collect()
+        let mut found = Vec::new();
+        if count > 0 {
+            self.newest_first(&header, |seq, entry| {
+                found.push((seq, row::decode(&entry.value)?));
+                Ok(found.len() < count)
+            })?;
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Hands out messages from the newest back, until told to stop.
+    ///
+    /// Places count up by one, so the rows are read one by one, which needs no order of keys: a
+    /// store that was just opened may still be making it. Behind the first place that retention
+    /// emptied, the rest is scanned.
+    fn newest_first(
+        &self,
+        header: &Header,
+        mut each: impl FnMut(Seq, Entry) -> Result<bool>,
+    ) -> Result<()> {
+        let mut end = header.next;
+        while end > Seq(1) {
+            let seq = Seq(end.0 - 1);
+            let Some(entry) = self.store.get(&self.ns, &header::message(header.epoch, seq))? else {
+                break;
+            };
+            if !each(seq, entry)? {
+                return Ok(());
+            }
+            end = seq;
+        }
+        if end <= Seq(1) {
+            return Ok(());
+        }
+        let scan = Scan { limit: usize::MAX, ..Scan::prefix(&header::messages(header.epoch)) };
+        let scan = scan.reverse().before(header::message(header.epoch, end));
+        self.store.walk(&self.ns, scan, |key, entry| each(seq_of(&key)?, entry))
     }
 
     /// The beginnings of the newest messages, one a line: `role: text`, cut after so many
@@ -325,12 +347,4 @@ fn stage(mut batch: Batch, header: &mut Header, message: &Message, tokens: u64) 
     header.len += 1;
     header.total += tokens;
     Ok(batch)
-}
-
-/// How many rows a window probably takes.
-fn page_len(window: &Window, header: &Header) -> usize {
-    let average = (header.tokens() / header.len.max(1)).max(1);
-    let by_tokens = (window.max_tokens / average).saturating_add(8);
-    let rows = by_tokens.min(window.max_messages.saturating_add(1)).clamp(PAGE_MIN, PAGE_MAX);
-    usize::try_from(rows).unwrap_or(16)
 }
