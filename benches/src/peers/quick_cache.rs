@@ -1,4 +1,4 @@
-//! quick_cache: a sharded cache in memory with the policy CLOCK-Pro / S3-FIFO.
+//! `quick_cache`: a sharded cache in memory, bounded by what it holds.
 
 use std::sync::Arc;
 
