@@ -60,6 +60,9 @@ impl Tiers {
         victims: &[Arc<Segment>],
         aim: Aim,
     ) -> Result<()> {
+        for segment in victims {
+            segment.map.prefetch(0..segment.records_end());
+        }
         let judged = match self.judge(victims, aim) {
             Ok(judged) => judged,
             Err(Error::Corrupt(damage)) => {

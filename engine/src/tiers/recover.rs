@@ -333,6 +333,8 @@ impl Opened {
         self.report.damage.append(&mut building.damage);
         let Building { index, mut writer, table, accounts, .. } = building;
         index.fit(&mut writer).map_err(grow)?;
+        // Trailers were read from end to end; records are read here and there from now on.
+        table.iter().for_each(|segment| segment.map.advise_random());
 
         Ok(Recovered { index, writer, table, accounts, cold })
     }

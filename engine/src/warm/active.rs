@@ -53,6 +53,7 @@ impl SegmentWriter {
         file.allocate(0, first).map_err(io)?;
         // Address space alone: the trailer follows the records and may be as long as they are.
         let map = file.map(limit * 2 + (1 << 20), 0).map_err(io)?;
+        map.advise_random();
         let taken = || Error::invalid("map writer", "taken", "a fresh map");
         let mut writer = map.writer().ok_or_else(taken)?;
         writer.set_writable(first);
