@@ -59,7 +59,6 @@ enum SlotValue {
 /// A record under the cursor, verified.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CursorRecord<'a> {
-    pub ordinal: u32,
     pub record: ColdRecord<'a>,
     archive: &'a Archive,
     raw: Option<(usize, usize)>,
@@ -96,15 +95,6 @@ impl Archive {
 }
 
 impl Cursor {
-    pub(crate) fn archive(&self) -> &Arc<Archive> {
-        &self.archive
-    }
-
-    /// Goes in front of the first record.
-    pub(crate) fn seek_to_start(&mut self) {
-        (self.block, self.index) = (0, 0);
-    }
-
     /// Goes behind the last record.
     pub(crate) fn seek_to_end(&mut self) {
         (self.block, self.index) = (self.archive.footer().block_count, 0);
@@ -290,8 +280,7 @@ impl Cursor {
             };
             self.archive.check_body(&record, raw.map(|(_, number)| number))?;
             let raw = raw.map(|(range, _)| (range.start, range.end));
-            let ordinal = self.first_ordinal.saturating_add(index);
-            Ok(CursorRecord { ordinal, record, archive: &self.archive, raw })
+            Ok(CursorRecord { record, archive: &self.archive, raw })
         };
         read().map_err(|error| self.archive.damage(self.offset, error))
     }

@@ -125,11 +125,6 @@ impl ArchiveSet {
         Self { entries: before.iter().cloned().chain(made).chain(after).collect() }
     }
 
-    /// Whether any archive may hold the key. Reads no file.
-    pub(crate) fn may_contain(&self, hash: KeyHash) -> bool {
-        self.entries.iter().any(|entry| entry.archive.may_contain(hash))
-    }
-
     /// The live record of a key, and the place of its archive in the set.
     ///
     /// Errors: [`Error::Corrupt`] when no live record was found and a place that may hold it is

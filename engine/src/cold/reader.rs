@@ -40,7 +40,6 @@ pub(crate) struct Found {
     /// 0 for none.
     pub deadline_ms: u64,
     pub encoded_len: u64,
-    pub body_crc: u32,
     pub value: Value,
 }
 
@@ -69,7 +68,6 @@ pub(crate) struct Archive {
     footer: ArchiveFooter,
     tables: Tables,
     name: String,
-    path: PathBuf,
     len: u64,
     mapped: Arc<Mapped>,
     filter: Filter,
@@ -208,7 +206,7 @@ impl Archive {
             damage.push(found);
             None
         });
-        let Opening { name, path, len, map } = opening;
+        let Opening { name, len, map, .. } = opening;
         map.advise_random();
         let words = (footer.raw_count as usize).div_ceil(64);
         let raw_verified = (0..words).map(|_| AtomicU64::new(0)).collect();
@@ -218,7 +216,6 @@ impl Archive {
             footer,
             tables,
             name,
-            path,
             len,
             mapped,
             filter,
@@ -249,10 +246,6 @@ impl Archive {
 
     pub(crate) fn record_count(&self) -> u32 {
         self.footer.record_count
-    }
-
-    pub(crate) fn path(&self) -> &std::path::Path {
-        &self.path
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -319,7 +312,7 @@ impl Archive {
                 Some((range, _)) => self.mapped_value(range),
             };
             let Located { ordinal, encoded_len, .. } = located;
-            Ok(Found { ordinal, seq, deadline_ms, encoded_len, body_crc, value })
+            Ok(Found { ordinal, seq, deadline_ms, encoded_len, value })
         })
     }
 

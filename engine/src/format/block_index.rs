@@ -97,10 +97,6 @@ impl<'a> BlockIndex<'a> {
         Ok(Self { rows, keys, block_count })
     }
 
-    pub(crate) fn block_count(&self) -> u32 {
-        self.block_count
-    }
-
     /// Row `block`; `block_count` names the last one.
     pub(crate) fn row(&self, block: u32) -> Decoded<IndexRow<'a>> {
         let (offset, key_end, first_ordinal) = self.numbers(block)?;

@@ -87,10 +87,6 @@ impl RecordHeader {
         Seq(self.seq.0.saturating_sub(u64::from(self.watermark_lag)))
     }
 
-    pub(crate) fn is_expired(&self, now_ms: impl FnOnce() -> u64) -> bool {
-        self.deadline_ms != 0 && self.deadline_ms <= now_ms()
-    }
-
     /// Encodes for one place: the segment's nonce and the offset in it.
     pub(crate) fn encode(&self, nonce: u64, offset: u64) -> [u8; RECORD_HEADER_LEN] {
         let mut out = [0; RECORD_HEADER_LEN];

@@ -343,11 +343,6 @@ impl Shard {
         self.volatile.keys(incarnation, from, to, most)
     }
 
-    /// Bytes of volatile records: what nothing can be evicted for.
-    pub(crate) fn volatile_len(&self) -> u64 {
-        self.volatile.charged()
-    }
-
     /// Walks the shard and asserts that each sum is what it claims.
     #[cfg(test)]
     pub(crate) fn validate(&self, budget: u64) {

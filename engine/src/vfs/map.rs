@@ -47,7 +47,7 @@ pub(crate) trait StoreObserver: Send + Sync {
 
 enum Memory {
     File { raw: MmapRaw, read_only: bool },
-    Anon(AnonMemory),
+    Anon(#[expect(dead_code, reason = "held for as long as the map lives")] AnonMemory),
 }
 
 /// A shared map of a file, or the simulator's stand-in for one.

@@ -116,11 +116,6 @@ impl AtomicMap {
         }
         0
     }
-
-    /// As [`AnonMap::charged_len`].
-    pub(crate) fn charged_len(&self) -> usize {
-        self.area.charged_len()
-    }
 }
 
 /// A mark that a child made by `fork` does not have: asking for it costs one load, where asking for

@@ -97,11 +97,6 @@ impl PointIndex {
         self.charged.load(Ordering::Relaxed)
     }
 
-    /// Loads the tag's home into the cache.
-    pub(crate) fn prefetch(&self, tag: u32) {
-        self.view.load().table(tag).prefetch(tag);
-    }
-
     /// Hands the entries of all these tags to `each`, tag by tag, and touches none. The homes are
     /// loaded into the cache ahead of the search, so that the waits for them overlap. `false` when
     /// the table was replaced meanwhile: then some may be missing.
