@@ -1,7 +1,6 @@
 //! The whole archive that `format-spec.md` shows is what the engine writes and reads.
 
 use crate::cold::tests::{Model, get, open, place, write};
-use crate::vfs::Dir;
 
 const SPEC: &str = include_str!("../../../../format-spec.md");
 const HEADING: &str = "### Worked example: an archive";
