@@ -2,8 +2,10 @@
 //! segments all go through here.
 //! Knows bytes, space and order in one file; knows nothing of the index, or of liveness.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::canary::{Canary, planted};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::crc;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
@@ -179,7 +181,9 @@ impl SegmentWriter {
         self.map.store(footer_offset, &encoded);
         self.map.publish(len);
         self.tail = len;
-        self.sync()?;
+        if !planted(Canary::PublishBeforeBytes) {
+            self.sync()?;
+        }
         self.segment
             .file
             .punch_to_end(len.next_multiple_of(4096))
@@ -194,10 +198,19 @@ impl SegmentWriter {
 pub(crate) fn walk_records(
     segment: &Segment,
     end: u64,
+    each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
+) -> Result<()> {
+    walk_range(segment, SEGMENT_HEADER_LEN as u64..end, each)
+}
+
+/// The same for a part of the file that begins and ends with a record.
+pub(crate) fn walk_range(
+    segment: &Segment,
+    range: Range<u64>,
     mut each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut offset = SEGMENT_HEADER_LEN as u64;
-    while offset < end {
+    let mut offset = range.start;
+    while offset < range.end {
         let record = segment.record(offset).map_err(Error::from)?;
         each(u32::try_from(offset).unwrap_or(u32::MAX), &record)?;
         offset += record.header.encoded_len();
