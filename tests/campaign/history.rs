@@ -1,7 +1,7 @@
 //! What a store may show after a crash: every state that the operations led through, and how far
 //! they were done and durable. Knows keys and digests; knows nothing of disks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use terrace::{Db, Result};
@@ -104,6 +104,37 @@ impl History {
     /// The newest state within `range` that a store with this content shows at `now_ms`.
     pub(crate) fn find(&self, content: &State, range: Range<usize>, now_ms: u64) -> Option<usize> {
         range.rev().find(|&at| self.states.get(at).is_some_and(|s| shows(s, content, now_ms)))
+    }
+
+    /// What tells a content that no state explains from the state that is closest to it.
+    pub(crate) fn difference(&self, content: &State, now_ms: u64) -> String {
+        let written = |key: &(usize, u8), digest: Option<u64>| {
+            let is_it = |s: &State| s.get(key).map(|(found, _)| *found) == digest;
+            digest.map(|_| self.states.iter().position(is_it))
+        };
+        let differing = |state: &State| -> Vec<String> {
+            let keys: BTreeSet<(usize, u8)> = state.keys().chain(content.keys()).copied().collect();
+            let mut found = Vec::new();
+            for key in keys {
+                let alive = |(_, end): &&(u64, Option<u64>)| end.is_none_or(|end| end > now_ms);
+                let expected = state.get(&key).filter(alive).map(|(digest, _)| *digest);
+                let shown = content.get(&key).map(|(digest, _)| *digest);
+                if expected != shown {
+                    found.push(format!("{key:?} is of state {:?}", written(&key, shown)));
+                }
+            }
+            found
+        };
+        let all = self.states.iter().map(differing).enumerate();
+        let closest = all.min_by_key(|(_, keys)| keys.len());
+        closest.map_or_else(String::new, |(at, keys)| {
+            let shown: Vec<_> = keys.iter().take(5).collect();
+            format!(
+                "closest to state {at} of {}: {} keys differ: {shown:?}",
+                self.len(),
+                keys.len()
+            )
+        })
     }
 }
 

@@ -196,9 +196,8 @@ impl Judge {
         let shown = content(&db).map_err(|error| format!("a walk failed: {error}"))?;
         let now = self.time.wall_ms();
         let Some(found) = history.find(&shown, range.clone(), now) else {
-            let elsewhere = history.find(&shown, 0..history.len(), now);
-            let keys = shown.len();
-            return Err(format!("{keys} keys are no state of {range:?}, but of {elsewhere:?}"));
+            let text = history.difference(&shown, now);
+            return Err(format!("{} keys are no state of {range:?}: {text}", shown.len()));
         };
         self.look_closer(&db, image, history, found)?;
         let mixed = (image.trace() ^ found as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -117,7 +117,7 @@ fn one_generation(
 fn replay(seed: u64) -> String {
     format!(
         "TERRACE_SEED={seed} TERRACE_CRASH_RUNS=1 \
-         cargo test -p terrace-tests --test campaign -- --nocapture crash_images"
+         cargo test -p terrace-tests --test campaign -- --nocapture crash_images_show"
     )
 }
 

@@ -108,6 +108,11 @@ impl ManifestLog {
         result
     }
 
+    /// Whether an edit could not be made durable: no other is taken until the store is reopened.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.lock().failed.is_some()
+    }
+
     /// Reads the file set as of the last edit.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&FileSet) -> R) -> R {
         read(&self.inner.lock().set)

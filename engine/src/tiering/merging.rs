@@ -242,6 +242,9 @@ impl Tiers {
         }
         ops.extend(gone.iter().map(|entry| Op::Doom { id: entry.archive.id().0 }));
         ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
+        // What was left behind may be dead by a record, or an end of a keyspace, that is not
+        // durable yet.
+        self.sync()?;
         self.manifest.commit(&ops)?;
         let ids: Vec<ArchiveId> = gone.iter().map(|entry| entry.archive.id()).collect();
         let set = self.cold.load().replaced(&ids, made.into_iter().collect());

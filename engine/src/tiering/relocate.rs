@@ -256,7 +256,9 @@ impl Tiers {
             return Ok(());
         }
         for dir in [&self.dir, &self.archive_dir] {
-            dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
+            let synced = dir.sync();
+            let synced = synced.map_err(|error| Error::io("sync directory", dir.path(), error));
+            synced.inspect_err(|error| self.flusher.poison(error))?;
         }
         Ok(())
     }

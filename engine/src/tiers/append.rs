@@ -203,10 +203,12 @@ impl Tiers {
         };
         let made = SegmentWriter::create(&*self.dir, &header, slot, limit, chunk_len(limit))
             .and_then(|writer| {
-                writer.sync()?;
                 if !planted(Canary::SkipDirSync) {
-                    let synced = self.dir.sync();
-                    synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
+                    let synced = writer.sync().and_then(|()| {
+                        let synced = self.dir.sync();
+                        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))
+                    });
+                    synced.inspect_err(|error| self.flusher.poison(error))?;
                 }
                 // Only now may it hold records: an unsound header is damage from here on.
                 self.manifest.commit(&vec![Op::OpenSegment { id, kind: kind as u8 }])?;
