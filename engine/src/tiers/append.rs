@@ -261,6 +261,11 @@ impl Tiers {
 
     /// Removes the file of a number that will never count. What fails is done at the next open.
     pub(crate) fn discard_file(&self, id: u32) {
+        if self.manifest.has_failed() {
+            // The edit that lists the file may be on the disk; what it says is known when it is
+            // read again.
+            return;
+        }
         let state = self.manifest.read(|set| set.files.get(&id).copied());
         let Some(state) = state else { return };
         let name = state.name(id);
