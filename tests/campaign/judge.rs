@@ -108,9 +108,13 @@ impl Judge {
                 self.image(&photo.crash(survivors), history, 0)?;
             }
         }
-        let killed = photo.kill();
-        let found = self.open(&killed, history, history.after_kill());
-        found.map(drop).map_err(|text| format!("killed: {text}"))
+        self.killed(&photo.kill(), history).map(drop)
+    }
+
+    /// Judges what the next process finds after this one was killed.
+    pub(crate) fn killed(&mut self, image: &SimVfs, history: &History) -> Result<usize, String> {
+        let found = self.open(image, history, history.after_kill());
+        found.map_err(|text| format!("killed: {text}"))
     }
 
     /// Judges one image of a power cut.

@@ -108,6 +108,12 @@ fn one_generation(
             break;
         }
     }
+    if judge.random.below(3) == 0 {
+        // The process dies and the machine goes on.
+        let image = worker.disk.kill();
+        let found = judge.killed(&image.clone_image(), &worker.history)?;
+        return Ok((image, found));
+    }
     let image = worker.disk.crash(judge.survivors());
     let found = judge.image(&image.clone_image(), &worker.history, 0)?;
     Ok((image, found))

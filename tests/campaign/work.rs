@@ -2,6 +2,7 @@
 //! clean, demote, merge, promote and reopen, with faults of the disk between them.
 //! Knows operations and what they lead to; knows nothing of crashes.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,14 @@ pub(crate) enum Ended {
     Done,
     /// The store failed: what was begun is unknown.
     Failed,
+}
+
+fn is_full(error: &Error) -> bool {
+    match error {
+        Error::Full { .. } => true,
+        Error::Io { source, .. } => source.kind() == ErrorKind::StorageFull,
+        _ => false,
+    }
 }
 
 /// A store at work.
@@ -60,7 +69,11 @@ impl Worker {
             Ok(true) => self.history.finish(&db),
             // The store was closed.
             Ok(false) => return Ok(Ended::Done),
-            Err(Error::Full { .. }) => self.history.take_back(before),
+            Err(error) if is_full(&error) => {
+                // Refused: nothing has changed, and the store goes on.
+                self.history.take_back(before);
+                self.look(&db).map_err(|text| format!("behind {error}: {text}"))?;
+            }
             Err(_) if is_faulty => return Ok(Ended::Failed),
             Err(error) => return Err(format!("an operation failed: {error}")),
         }
@@ -85,9 +98,10 @@ impl Worker {
 
     fn break_disk(&mut self) {
         let k = 1 + self.random.below(6);
-        match self.random.below(3) {
-            0 => self.disk.fail_sync_at(k),
-            1 => self.disk.fail_write_at(k),
+        match self.random.below(5) {
+            0 | 1 => self.disk.set_capacity(self.disk.used() + self.random.below(1 << 20)),
+            2 => self.disk.fail_sync_at(k),
+            3 => self.disk.fail_write_at(k),
             _ => self.disk.fail_read_at(k),
         }
     }
@@ -124,8 +138,9 @@ impl Worker {
             95 | 96 => self.step_clock_back(db)?,
             97 => {
                 self.snapshot = None;
-                db.clone().close()?;
-                self.history.finish(db);
+                if db.clone().close().is_ok() {
+                    self.history.finish(db);
+                }
                 return Ok(false);
             }
             _ if self.random.below(100) < self.large_percent => self.large(db, &mut next)?,

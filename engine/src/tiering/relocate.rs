@@ -93,7 +93,10 @@ impl Tiers {
         if planted(Canary::ReclaimBeforePublish) {
             victims.iter().for_each(|segment| drop(self.dir.unlink(&segment.id.to_string())));
         }
-        self.manifest.commit(&ops)?;
+        if let Err(error) = self.manifest.commit(&ops) {
+            self.abandon(drafts);
+            return Err(error);
+        }
         self.publish_files(&drafts, archive.as_ref());
         self.switch_moved(&moved, archive.as_ref());
         self.switch_dropped(&judged.dropped);

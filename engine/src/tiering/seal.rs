@@ -46,6 +46,7 @@ impl Tiers {
     fn poison_unless_full(&self, error: &Error) {
         match error {
             Error::Io { doing: "allocate segment", .. } | Error::Corrupt(_) => {}
+            Error::Io { doing: "write manifest edit", .. } if !self.manifest.has_failed() => {}
             other => self.flusher.poison(other),
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct SegmentWriter {
     /// Records end at or before this offset.
     limit: u64,
     chunk: u64,
+    /// Trailer and footer, once they are there.
+    written: Option<(SealedFacts, SegmentFooter)>,
 }
 
 impl SegmentWriter {
@@ -72,6 +74,7 @@ impl SegmentWriter {
             populated: 0,
             limit,
             chunk,
+            written: None,
         })
     }
 
@@ -163,6 +166,10 @@ impl SegmentWriter {
         &mut self,
         seed: &HashSeed,
     ) -> Result<(SealedFacts, SegmentFooter)> {
+        if let Some(written) = self.written {
+            // It was written before, and listing it failed.
+            return Ok(written);
+        }
         let records_end = self.records_end;
         let (trailer, first_seq, last_seq) = build_trailer(&self.segment, records_end, seed)?;
         let footer = SegmentFooter {
@@ -190,7 +197,9 @@ impl SegmentWriter {
             .map_err(|error| self.io("give back the rest of a segment", error))?;
         let trailer_crc = footer.trailer_crc;
         let kind = self.segment.kind;
-        Ok((SealedFacts { kind, len, first_seq, last_seq, trailer_crc }, footer))
+        let written = (SealedFacts { kind, len, first_seq, last_seq, trailer_crc }, footer);
+        self.written = Some(written);
+        Ok(written)
     }
 }
 

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use self::choice::outcomes;
-use self::disk::{Disk, Faults, ROOT, dead_process};
+use self::disk::{Disk, Faults, FileNode, ROOT, dead_process};
 use self::effect::NodeId;
 use self::handle::SimDir;
 use super::{Dir, Vfs};
@@ -192,6 +192,12 @@ impl SimVfs {
         let mut disk = self.disk.lock();
         disk.faults = Faults::default();
         disk.capacity = u64::MAX;
+    }
+
+    /// What `set_capacity` counts, now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.disk.lock().files.values().map(FileNode::allocated_len).sum()
     }
 
     /// Bytes of all files together, in blocks of 4 KiB; beyond them `StorageFull`.
