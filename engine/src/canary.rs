@@ -17,8 +17,8 @@ pub enum Canary {
     ReclaimBeforePublish,
     /// Recovery goes on behind a hole in the journal's tail.
     AcceptHole,
-    /// The image of the index is believed whatever became of the store since.
-    TrustImage,
+    /// What is derived from the records, a trailer, is believed without its checksum.
+    TrustTrailer,
     /// A read error while the journal is recovered is taken for its end.
     CutOnReadError,
     /// A failed flush is tried again, and the second answer believed.
@@ -42,7 +42,7 @@ impl Canary {
         Self::SkipDirSync,
         Self::ReclaimBeforePublish,
         Self::AcceptHole,
-        Self::TrustImage,
+        Self::TrustTrailer,
         Self::CutOnReadError,
         Self::RetryFlush,
         Self::DropTombstoneEarly,

@@ -19,9 +19,9 @@ fn found(canary: Canary) -> Option<(u64, String)> {
     (1..=SEEDS).find_map(|seed| run(seed, plan).err().map(|text| (seed, text)))
 }
 
-/// Two segments with records of the same lengths; a sector of one is written where the same sector
-/// of the other belongs. A store may say that its records are damaged, not that they are absent.
-fn misdirected_sector() -> Result<(), String> {
+/// A closed store with two sealed segments that hold records of the same lengths, `a00` to `a39`
+/// and `b00` to `b39`.
+fn two_segments() -> (SimVfs, Arc<ManualTime>) {
     let disk = SimVfs::new(1);
     let time = Arc::new(ManualTime::new(NOW_MS));
     let db = options(&disk, &time).open(HOME).unwrap();
@@ -34,39 +34,67 @@ fn misdirected_sector() -> Result<(), String> {
     }
     drop(ks);
     db.close().unwrap();
-    let folder = disk.open_dir(Path::new(HOME)).unwrap();
-    let names = folder.list().unwrap().into_iter().map(|entry| format!("{HOME}/{}", entry.name));
-    let holds = |key: &[u8]| {
-        let with_key = |name: &String| {
-            disk.read(name).is_some_and(|bytes| bytes.windows(3).any(|window| window == key))
-        };
-        names.clone().find(|name| name.ends_with(".seg") && with_key(name)).unwrap()
+    (disk, time)
+}
+
+fn segment_with(disk: &SimVfs, key: &[u8]) -> String {
+    let entries = disk.open_dir(Path::new(HOME)).unwrap().list().unwrap();
+    let names = entries.into_iter().map(|entry| format!("{HOME}/{}", entry.name));
+    let holds = |name: &String| {
+        disk.read(name).is_some_and(|bytes| bytes.windows(3).any(|window| window == key))
     };
-    let (source, target) = (disk.read(holds(b"a05")).unwrap(), holds(b"b05"));
-    disk.edit(target, |bytes: &mut Vec<u8>| bytes[512..1024].copy_from_slice(&source[512..1024]));
-    let db = options(&disk, &time).open(HOME).map_err(|error| format!("open: {error}"))?;
+    names.filter(|name| name.ends_with(".seg")).find(holds).unwrap()
+}
+
+/// The store may be refused, and a record may be damaged; none is absent.
+fn nothing_is_absent(disk: &SimVfs, time: &Arc<ManualTime>) -> Result<(), String> {
+    let Ok(db) = options(disk, time).open(HOME) else { return Ok(()) };
     let ks = db.keyspace("left").unwrap();
-    let lost = (0..40).find(|number| matches!(ks.get(format!("b{number:02}")), Ok(None)));
-    match lost {
-        Some(number) => Err(format!("b{number:02} is absent, and nothing is said")),
+    let keys = ["a", "b"].into_iter().flat_map(|p| (0..40).map(move |n| format!("{p}{n:02}")));
+    match keys.into_iter().find(|key| matches!(ks.get(key), Ok(None))) {
+        Some(key) => Err(format!("{key} is absent, and nothing is said")),
         None => Ok(()),
     }
 }
 
-/// The same with a bug planted.
-fn misdirected(canary: Option<Canary>) -> Result<(), String> {
+/// A sector of one segment is written where the same sector of the other belongs.
+fn misdirected_sector() -> Result<(), String> {
+    let (disk, time) = two_segments();
+    let source = disk.read(segment_with(&disk, b"a05")).unwrap();
+    disk.edit(segment_with(&disk, b"b05"), |bytes: &mut Vec<u8>| {
+        bytes[512..1024].copy_from_slice(&source[512..1024]);
+    });
+    nothing_is_absent(&disk, &time)
+}
+
+/// Bits of a trailer are flipped.
+fn damaged_trailer() -> Result<(), String> {
+    let (disk, time) = two_segments();
+    let name = segment_with(&disk, b"a05");
+    let bytes = disk.read(&name).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"TRCTRL01").unwrap();
+    (8..120).step_by(5).try_for_each(|offset| {
+        let disk = disk.clone_image();
+        disk.edit(&name, |bytes: &mut Vec<u8>| bytes[at + offset] ^= 4);
+        nothing_is_absent(&disk, &time)
+    })
+}
+
+/// What a checker says with a bug planted, or without.
+fn with(canary: Option<Canary>, checker: fn() -> Result<(), String>) -> Result<(), String> {
     plant(canary);
-    let found = misdirected_sector();
+    let verdict = std::panic::catch_unwind(checker);
     plant(None);
-    found
+    verdict.unwrap_or_else(|_| Err("panic".into()))
 }
 
 #[test]
-fn every_planted_bug_is_found_by_crash_images() {
+fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     for canary in Canary::ALL {
         let verdict = match canary {
-            Canary::NoNonce => misdirected(Some(canary)).err().map(|text| (0, text)),
+            Canary::NoNonce => with(Some(canary), misdirected_sector).err().map(|text| (0, text)),
+            Canary::TrustTrailer => with(Some(canary), damaged_trailer).err().map(|t| (0, t)),
             other => found(other),
         };
         match verdict {
@@ -85,5 +113,6 @@ fn without_a_planted_bug_the_same_seeds_are_green() {
     let plan = Plan { images_max: 100, ..PLAN };
     let red: Vec<_> = (1..=10).filter_map(|seed| run(seed, plan).err()).collect();
     assert!(red.is_empty(), "{red:?}");
-    assert_eq!(misdirected(None), Ok(()));
+    assert_eq!(with(None, misdirected_sector), Ok(()));
+    assert_eq!(with(None, damaged_trailer), Ok(()));
 }

@@ -97,8 +97,13 @@ impl History {
         self.done..self.states.len()
     }
 
-    pub(crate) fn state(&self, at: usize) -> State {
-        self.states.get(at).cloned().unwrap_or_default()
+    /// The history of the next process, which found the state `at`. What the last one did not make
+    /// durable may still be lost to a power cut if it was killed, and is gone if the power went.
+    pub(crate) fn onward(&self, at: usize, killed: bool) -> Self {
+        let first = if killed { self.durable.min(at) } else { at };
+        let states = self.states.get(first..=at).unwrap_or_default().to_vec();
+        let (seqs, done) = (vec![u64::MAX; states.len()], states.len().saturating_sub(1));
+        Self { states, seqs, done, durable: 0 }
     }
 
     /// The newest state within `range` that a store with this content shows at `now_ms`.

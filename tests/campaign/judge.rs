@@ -86,6 +86,8 @@ impl Judge {
     /// Every image that a cut at this moment may leave, or a sample of them.
     pub(crate) fn cut(&mut self, photo: &SimVfs, history: &History) -> Result<(), String> {
         self.tally.cuts += 1;
+        // Whoever opens it has room again.
+        photo.heal();
         let (pending, outcomes) = (photo.pending(), photo.outcomes());
         if pending <= EXHAUSTIVE_MAX {
             self.tally.exhaustive += 1;

@@ -74,20 +74,18 @@ fn generations(seed: u64, plan: Plan) -> Result<Tally, String> {
         let mut worker = Worker::new(disk, time, random.fork(), history, plan.large_percent);
         // Few cuts early, so that the work comes to its later stages before the images run out.
         let share = plan.images_max / count * (generation + 1);
-        let (image, found) = one_generation(&mut worker, &mut judge, share)
+        (disk, history) = one_generation(&mut worker, &mut judge, share)
             .map_err(|text| format!("generation {generation}: {text}"))?;
-        disk = image;
-        history = History::of(worker.history.state(found));
     }
     Ok(judge.tally)
 }
 
-/// Works and cuts; answers the image that the next generation begins with, and its state.
+/// Works and cuts; answers the disk that the next generation begins with, and its history.
 fn one_generation(
     worker: &mut Worker,
     judge: &mut Judge,
     images_max: u64,
-) -> Result<(SimVfs, usize), String> {
+) -> Result<(SimVfs, History), String> {
     let operations = 20 + judge.random.below(60);
     for number in 0..=operations {
         let reached = worker.history.reached();
@@ -108,15 +106,16 @@ fn one_generation(
             break;
         }
     }
+    worker.disk.heal();
     if judge.random.below(3) == 0 {
         // The process dies and the machine goes on.
         let image = worker.disk.kill();
         let found = judge.killed(&image.clone_image(), &worker.history)?;
-        return Ok((image, found));
+        return Ok((image, worker.history.onward(found, true)));
     }
     let image = worker.disk.crash(judge.survivors());
     let found = judge.image(&image.clone_image(), &worker.history, 0)?;
-    Ok((image, found))
+    Ok((image, worker.history.onward(found, false)))
 }
 
 /// The line that repeats a run.

@@ -215,7 +215,7 @@ fn every_acknowledged_write_survives_a_kill_at_each_system_call() {
         return;
     }
     // From the second operation of a hundred on, so that sealing and archiving are among them.
-    let step = usize::try_from(from_environment("TERRACE_KILL_STEP", 29)).unwrap();
+    let step = usize::try_from(from_environment("TERRACE_KILL_STEP", 7)).unwrap();
     let mut killed = 0;
     for at in (1..).step_by(step.max(1)) {
         let scratch = Scratch::new().unwrap();
