@@ -43,7 +43,7 @@ fn segment_with(disk: &SimVfs, key: &[u8]) -> String {
     let holds = |name: &String| {
         disk.read(name).is_some_and(|bytes| bytes.windows(3).any(|window| window == key))
     };
-    names.filter(|name| name.ends_with(".seg")).find(holds).unwrap()
+    names.filter(|name| name.contains(".seg")).find(holds).unwrap()
 }
 
 /// The store may be refused, and a record may be damaged; none is absent.

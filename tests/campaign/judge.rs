@@ -115,7 +115,7 @@ impl Judge {
 
     /// Judges what the next process finds after this one was killed.
     pub(crate) fn killed(&mut self, image: &SimVfs, history: &History) -> Result<usize, String> {
-        let found = self.open(image, history, history.after_kill());
+        let found = self.open(image, history, &history.after_kill());
         found.map_err(|text| format!("killed: {text}"))
     }
 
@@ -138,7 +138,7 @@ impl Judge {
         if self.random.below(16) == 0 {
             self.open_with_fault(image);
         }
-        let found = self.open(image, history, range)?;
+        let found = self.open(image, history, &range)?;
         self.seen.insert(digest, found);
         Ok(found)
     }
@@ -195,7 +195,7 @@ impl Judge {
         &mut self,
         image: &SimVfs,
         history: &History,
-        range: Range<usize>,
+        range: &Range<usize>,
     ) -> Result<usize, String> {
         self.tally.images += 1;
         let db = self.reopen(image)?;

@@ -82,11 +82,12 @@ fn sound_records_behind_a_hole_of_the_journal_are_served_and_the_gap_is_named() 
     ks.put("behind", "it says that all before it was synced").unwrap();
     let image = disk.clone_image();
     let dir = image.open_dir(Path::new(SIM_PATH)).unwrap();
-    let names = dir.list().unwrap().into_iter().map(|entry| format!("{SIM_PATH}/{}", entry.name));
+    let entries = dir.list().unwrap().into_iter();
+    let mut names = entries.map(|entry| format!("{SIM_PATH}/{}", entry.name));
     let place = |name: &String| {
         image.read(name).and_then(|bytes| bytes.windows(3).position(|window| window == b"k10"))
     };
-    let name = names.clone().find(|name| place(name).is_some()).unwrap();
+    let name = names.find(|name| place(name).is_some()).unwrap();
     let at = place(&name).unwrap();
     image.edit(&name, |bytes: &mut Vec<u8>| bytes[at + 50] ^= 1);
     let strict = open_sim(&image.clone_image(), &time);

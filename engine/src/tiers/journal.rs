@@ -188,7 +188,7 @@ impl Opened {
         let mut others = Vec::new();
         let mut clears = Vec::new();
         for range in ranges {
-            walk_range(segment, range.clone(), |_, record| {
+            walk_range(segment, range, |_, record| {
                 match record.header.kind {
                     RecordKind::Attach => others.extend(attach_fields(record)),
                     RecordKind::Clear => clears.push(clear_fields(record)),
@@ -256,7 +256,7 @@ impl Opened {
             Ok(())
         };
         for range in ranges {
-            walk_range(source, range.clone(), &mut copy)?;
+            walk_range(source, range, &mut copy)?;
         }
         writer.publish();
         if writer.is_empty() {
@@ -282,7 +282,7 @@ fn by_segment(chosen: Vec<(&Tail, Run)>) -> Kept<'_> {
 }
 
 /// Bytes behind what is kept of each segment.
-fn bytes_cut(tails: &[Tail], kept: &Kept<'_>) -> u64 {
+fn bytes_cut(tails: &[Tail], kept: &[(&Tail, Vec<Range<u64>>)]) -> u64 {
     let end_of = |tail: &Tail| {
         let of_tail = kept.iter().filter(|(known, _)| known.segment.id == tail.segment.id);
         let ends = of_tail.flat_map(|(_, ranges)| ranges.iter().map(|range| range.end));

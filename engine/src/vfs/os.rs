@@ -347,7 +347,10 @@ thread_local! {
 /// From now on random bytes of this thread follow from a seed, so that a run repeats; `None`:
 /// nobody can predict them again.
 #[cfg(any(test, feature = "testing"))]
-#[cfg_attr(test, expect(unreachable_pub, reason = "tests reach it through the feature `testing`"))]
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "tests reach it through the feature `testing`")
+)]
 pub fn seed_random(seed: Option<u64>) {
     DRAWN.set(seed);
 }

@@ -209,13 +209,13 @@ pub(crate) fn walk_records(
     end: u64,
     each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
 ) -> Result<()> {
-    walk_range(segment, SEGMENT_HEADER_LEN as u64..end, each)
+    walk_range(segment, &(SEGMENT_HEADER_LEN as u64..end), each)
 }
 
 /// The same for a part of the file that begins and ends with a record.
 pub(crate) fn walk_range(
     segment: &Segment,
-    range: Range<u64>,
+    range: &Range<u64>,
     mut each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut offset = range.start;

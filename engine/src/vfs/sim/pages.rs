@@ -15,9 +15,9 @@ struct Page {
 
 impl Page {
     fn digest(&self) -> u64 {
-        *self.digest.get_or_init(|| match self.bytes.iter().any(|&byte| byte != 0) {
-            true => fold(1, &self.bytes) | 1,
-            false => 0,
+        *self.digest.get_or_init(|| {
+            let is_zero = self.bytes.iter().all(|&byte| byte == 0);
+            if is_zero { 0 } else { fold(1, &self.bytes) | 1 }
         })
     }
 }
