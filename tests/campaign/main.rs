@@ -16,9 +16,9 @@ mod history;
 mod judge;
 mod work;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use terrace::testing::{Canary, ManualTime, SimVfs, plant, seed_random};
 use terrace_tests::random::Random;
@@ -134,8 +134,9 @@ fn from_environment(name: &str, default: u64) -> u64 {
 /// Runs seeds on all processors until so many images were judged.
 fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
     let (next, judged) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (total, failed) = (Mutex::new(Tally::default()), AtomicBool::new(false));
+    let failed = AtomicBool::new(false);
     let work = || {
+        let mut mine = Tally::default();
         while judged.load(Ordering::Relaxed) < images && !failed.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= runs {
@@ -144,7 +145,7 @@ fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
             match run(first + number, PLAN) {
                 Ok(tally) => {
                     judged.fetch_add(tally.images, Ordering::Relaxed);
-                    total.lock().unwrap().add(&tally);
+                    mine.add(&tally);
                 }
                 Err(text) => {
                     failed.store(true, Ordering::Relaxed);
@@ -152,13 +153,21 @@ fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
                 }
             }
         }
+        mine
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut total = Tally::default();
     std::thread::scope(|scope| {
-        (0..threads).for_each(|_| drop(scope.spawn(work)));
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        for handle in handles {
+            match handle.join() {
+                Ok(mine) => total.add(&mine),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
     });
     let seeds = next.load(Ordering::Relaxed).min(runs);
-    (total.into_inner().unwrap(), seeds)
+    (total, seeds)
 }
 
 #[test]
