@@ -245,7 +245,9 @@ impl Tiers {
         // What was left behind may be dead by a record, or an end of a keyspace, that is not
         // durable yet.
         if let Err(error) = self.sync().and_then(|()| self.manifest.commit(&ops)) {
-            made.iter().for_each(|entry| self.discard_file(entry.archive.id().0));
+            if let Some(entry) = &made {
+                self.discard_file(entry.archive.id().0);
+            }
             return Err(error);
         }
         let ids: Vec<ArchiveId> = gone.iter().map(|entry| entry.archive.id()).collect();

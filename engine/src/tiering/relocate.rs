@@ -91,7 +91,9 @@ impl Tiers {
         ops.extend(victims.iter().map(|segment| Op::Doom { id: segment.id.0 }));
         ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
         if planted(Canary::ReclaimBeforePublish) {
-            victims.iter().for_each(|segment| drop(self.dir.unlink(&segment.id.to_string())));
+            for segment in victims {
+                drop(self.dir.unlink(&segment.id.to_string()));
+            }
         }
         if let Err(error) = self.manifest.commit(&ops) {
             self.abandon(drafts);

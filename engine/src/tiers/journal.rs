@@ -273,9 +273,10 @@ impl Opened {
 fn by_segment(chosen: Vec<(&Tail, Run)>) -> Kept<'_> {
     let mut kept: Kept<'_> = Vec::new();
     for (tail, run) in chosen {
+        let range = run.from..run.end;
         match kept.iter_mut().find(|(known, _)| known.segment.id == tail.segment.id) {
-            Some((_, ranges)) => ranges.push(run.from..run.end),
-            None => kept.push((tail, vec![run.from..run.end])),
+            Some((_, ranges)) => ranges.push(range),
+            None => kept.push((tail, Vec::from([range]))),
         }
     }
     kept
