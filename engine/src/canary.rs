@@ -17,6 +17,8 @@ pub enum Canary {
     ReclaimBeforePublish,
     /// Recovery goes on behind a hole in the journal's tail.
     AcceptHole,
+    /// The image of the index is believed without its checksums.
+    TrustImage,
     /// What is derived from the records, a trailer, is believed without its checksum.
     TrustTrailer,
     /// A read error while the journal is recovered is taken for its end.
@@ -37,11 +39,12 @@ pub enum Canary {
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SkipDataSync,
         Self::SkipDirSync,
         Self::ReclaimBeforePublish,
         Self::AcceptHole,
+        Self::TrustImage,
         Self::TrustTrailer,
         Self::CutOnReadError,
         Self::RetryFlush,
