@@ -34,16 +34,23 @@ fn two_segments() -> (SimVfs, Arc<ManualTime>) {
     }
     drop(ks);
     db.close().unwrap();
+    // What the records and trailers say is at stake, not the image of the index.
+    for name in names(&disk).filter(|name| name.contains(".idx")) {
+        disk.lose(name);
+    }
     (disk, time)
 }
 
-fn segment_with(disk: &SimVfs, key: &[u8]) -> String {
+fn names(disk: &SimVfs) -> impl Iterator<Item = String> {
     let entries = disk.open_dir(Path::new(HOME)).unwrap().list().unwrap();
-    let names = entries.into_iter().map(|entry| format!("{HOME}/{}", entry.name));
+    entries.into_iter().map(|entry| format!("{HOME}/{}", entry.name))
+}
+
+fn segment_with(disk: &SimVfs, key: &[u8]) -> String {
     let holds = |name: &String| {
         disk.read(name).is_some_and(|bytes| bytes.windows(3).any(|window| window == key))
     };
-    names.filter(|name| name.contains(".seg")).find(holds).unwrap()
+    names(disk).filter(|name| name.contains(".seg")).find(holds).unwrap()
 }
 
 /// The store may be refused, and a record may be damaged; none is absent.
