@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::canary::{Canary, planted};
 use crate::cold::builder::{ArchiveBuilder, NewArchive};
 use crate::cold::dictionary::Sampler;
 use crate::cold::reader::Archive;
@@ -89,7 +90,15 @@ impl Tiers {
         let mut ops = std::mem::take(&mut drafts.ops);
         ops.extend(victims.iter().map(|segment| Op::Doom { id: segment.id.0 }));
         ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
-        self.manifest.commit(&ops)?;
+        if planted(Canary::ReclaimBeforePublish) {
+            for segment in victims {
+                drop(self.dir.unlink(&segment.id.to_string()));
+            }
+        }
+        if let Err(error) = self.manifest.commit(&ops) {
+            self.abandon(drafts);
+            return Err(error);
+        }
         self.publish_files(&drafts, archive.as_ref());
         self.switch_moved(&moved, archive.as_ref());
         self.switch_dropped(&judged.dropped);
@@ -145,6 +154,7 @@ impl Tiers {
         let survivor = survives.then(|| self.manifest.next_file());
         let archive = (!judged.cold.is_empty()).then(|| self.manifest.next_file());
         let witness = !judged.cold.is_empty() || !judged.dropped.is_empty();
+        let witness = witness && !planted(Canary::DropTombstoneEarly);
         let bits = witness.then(|| self.manifest.next_file());
         ops.extend(survivor.map(|id| Op::DraftSegment { id }));
         ops.extend(archive.map(|id| Op::DraftArchive { id }));
@@ -247,8 +257,13 @@ impl Tiers {
     }
 
     pub(crate) fn sync_dirs(&self) -> Result<()> {
+        if planted(Canary::SkipDirSync) {
+            return Ok(());
+        }
         for dir in [&self.dir, &self.archive_dir] {
-            dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
+            let synced = dir.sync();
+            let synced = synced.map_err(|error| Error::io("sync directory", dir.path(), error));
+            synced.inspect_err(|error| self.flusher.poison(error))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Sealing: a full journal segment gets its trailer, is synced, and is listed as sealed.
 //! Knows the order of sealing; knows nothing of what becomes of the segment later.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::format::segment::SegmentFooter;
 use crate::ids::Seq;
@@ -30,6 +30,7 @@ impl Tiers {
         let facts = match sealed {
             Ok(facts) => facts,
             Err(error) => {
+                self.poison_unless_full(&error);
                 let mut append = self.append.lock();
                 append.closed.push_front((journal, last));
                 for one in attached.into_iter().rev() {
@@ -41,6 +42,17 @@ impl Tiers {
         self.append.lock().ended.retain(|(seq, _)| *seq > last);
         set_sealed(&journal, &attached, facts);
         Ok(Step::Worked)
+    }
+
+    /// A journal that could not be written or synced to its end holds what nobody knows. Sealing is
+    /// tried again only where the disk was full before anything was written, and where damage was
+    /// found.
+    fn poison_unless_full(&self, error: &Error) {
+        match error {
+            Error::Io { doing: "allocate segment", .. } | Error::Corrupt(_) => {}
+            Error::Io { doing: "write manifest edit", .. } if !self.manifest.has_failed() => {}
+            other => self.flusher.poison(other),
+        }
     }
 
     /// Writes and syncs the trailers of a journal segment and of those attached to it.

@@ -220,15 +220,22 @@ impl Map {
     pub(crate) fn mirror(&self, offset: u64, bytes: &[u8]) {
         assert!(self.observer.is_some(), "mirror: the map is not the simulator's");
         let _held = self.mirroring.lock();
-        for (at, byte) in (offset..self.capacity()).zip(bytes) {
-            if at >= self.published() {
-                self.copy_in(at, slice::from_ref(byte));
-            } else {
-                let start = usize::try_from(at).unwrap_or(usize::MAX);
-                let same = self.slice(start..start + 1) == Some(slice::from_ref(byte));
-                assert!(same, "write at {at} changes what is published");
-            }
-        }
+        let room = usize::try_from(self.capacity().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        let below = usize::try_from(self.published().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (below, above) = bytes.split_at(below.min(bytes.len()));
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let same = below.is_empty() || self.slice(start..start + below.len()) == Some(below);
+        assert!(same, "write at {offset} changes what is published");
+        self.copy_in(offset + below.len() as u64, above);
+    }
+
+    /// Makes what was mirrored so far readable: how a map of the simulator begins.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn publish_mirrored(&self, published: u64) {
+        assert!(self.observer.is_some() && published <= self.capacity(), "not the simulator's");
+        self.writable.fetch_max(published, Ordering::Relaxed);
+        self.published.fetch_max(published, Ordering::Release);
     }
 
     fn clip(&self, from: u64, to: u64) -> Range<usize> {
