@@ -1,5 +1,6 @@
 //! Memory of an agent's process, on the Terrace engine: sessions, token budgets, conversations,
-//! caches, workflow state, snapshots, events and a long-term memory in Markdown. Synchronous; no threads of its own.
+//! caches, workflow state, snapshots, events, and a long-term memory in Markdown. Synchronous; no
+//! threads of its own.
 //!
 //! Everything lives behind one small trait, [`store::Store`]; every abstraction is a cheap handle
 //! over it. [`store::EngineStore`] keeps it on disk, [`store::MemStore`] in memory.

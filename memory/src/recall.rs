@@ -6,6 +6,7 @@
 
 mod audit;
 mod day;
+mod documents;
 pub(crate) mod files;
 mod index;
 mod notes;
@@ -32,7 +33,7 @@ pub use crate::recall::audit::{Audit, Finding, FindingKind};
 pub(crate) use crate::recall::day::NOT_CAPTURED;
 use crate::recall::day::{Mark, Section};
 use crate::recall::files::{Locked, Stamp};
-use crate::recall::index::{Document, DocumentRow, Index};
+use crate::recall::index::{Document, Index};
 pub use crate::recall::notes::{Decision, Status};
 pub use crate::recall::search::SearchOptions;
 pub use crate::recall::synonyms::Synonyms;
@@ -46,8 +47,6 @@ const LOCK: &str = ".claude/conversations/.lock";
 const SYNONYMS: &str = ".claude/synonyms.md";
 /// How coarse the time of a file may be.
 const TICK_MS: u64 = 20;
-/// Words of a heading that the index keeps.
-const HEADING_CHARS_MAX: usize = 200;
 
 /// Something that was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,8 +172,8 @@ impl LongTerm {
     }
 
     /// Writes down what was said, at the end of its day's file. Secrets that have a known shape are
-    /// replaced first; the same text of one prompt is written once; a later text of one answer takes
-    /// the place of the earlier one that it goes on with.
+    /// replaced first; the same text of one prompt is written once; a later text of one answer
+    /// takes the place of the earlier one that it goes on with.
     ///
     /// Errors: [`Error::Timeout`] when another process holds the lock for three seconds.
     pub fn record(&self, turn: &Turn) -> Result<Recorded> {
@@ -333,37 +332,10 @@ impl LongTerm {
     fn documents(&self, name: &str) -> Result<Option<Vec<Document>>> {
         let Some(text) = files::read(&self.root.join(name))? else { return Ok(None) };
         Ok(Some(if name == NOTES {
-            notes_documents(&text)
+            documents::of_notes(&text)
         } else {
-            self.day_documents(name, &text)
+            documents::of_day(name, &text, &self.zone)
         }))
-    }
-
-    fn day_documents(&self, name: &str, text: &str) -> Vec<Document> {
-        let date = name.rsplit('/').next().and_then(|name| name.strip_suffix(".md"));
-        let date = date.and_then(|date| date.parse::<Date>().ok());
-        let noon = date.and_then(|date| date.at(12, 0, 0, 0).to_zoned(self.zone.clone()).ok());
-        let noon = noon.and_then(|at| u64::try_from(at.timestamp().as_millisecond()).ok());
-        let keywords = day::keywords(text);
-        let mut found = Vec::new();
-        if !keywords.is_empty() {
-            let heading = "keywords".to_owned();
-            let row = DocumentRow { line: 1, heading, at: noon.map(Millis), ..Default::default() };
-            found.push(Document { row, head: keywords.join("\n"), body: String::new() });
-        }
-        for section in day::sections(text) {
-            let at = section.mark.and_then(|mark| mark.at).or(noon.map(Millis));
-            let heading: String = section.heading.chars().take(HEADING_CHARS_MAX).collect();
-            let row = DocumentRow {
-                line: section.line,
-                heading,
-                tags: section.tags,
-                at,
-                ..Default::default()
-            };
-            found.push(Document { row, head: String::new(), body: section.body });
-        }
-        found
     }
 
     /// Adds a decision to `MEMORY.md`, and what it is found by to the table in front. The same one
@@ -500,34 +472,6 @@ fn clean(decision: &Decision) -> Decision {
         body: plain(&decision.body),
         keywords: decision.keywords.iter().map(plain).collect(),
     }
-}
-
-fn notes_documents(text: &str) -> Vec<Document> {
-    let rows = notes::index_rows(text);
-    let mut found = Vec::new();
-    for heading in notes::headings(text) {
-        let own = text.get(heading.own.clone()).unwrap_or("");
-        let is_table = !notes::index_rows(own).is_empty();
-        if heading.level < 2 || is_table || own.trim().is_empty() {
-            continue;
-        }
-        let mut head = vec![heading.title.clone(), heading.anchor.replace('/', " ")];
-        for (_, words, anchor) in &rows {
-            if notes::is_meant(anchor, &heading) {
-                head.extend(words.iter().cloned());
-            }
-        }
-        let heading_text: String = heading.title.chars().take(HEADING_CHARS_MAX).collect();
-        let row = DocumentRow {
-            line: heading.line,
-            heading: heading_text,
-            tags: text::all_tags(own),
-            status: heading.status,
-            ..Default::default()
-        };
-        found.push(Document { row, head: head.join("\n"), body: own.to_owned() });
-    }
-    found
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ impl Retention {
 }
 
 /// Deletes the oldest rows of a prefix until the rest is within the bounds; answers how many went.
-/// Keys are in order of age; `read` says when a row was made, and which other row goes with it. `size`
-/// is bytes as stored.
+/// Keys are in order of age; `read` says when a row was made, and which other row goes with it.
+/// `size` is bytes as stored.
 pub(crate) fn retain_rows(
     store: &dyn Store,
     ns: &Ns,

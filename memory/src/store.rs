@@ -371,3 +371,6 @@ pub fn deadline(ttl: Ttl, now: Millis, kept: Option<Millis>) -> Result<Option<Mi
         Ttl::Until(moment) => Ok(Some(moment)),
     }
 }
+
+#[cfg(test)]
+mod ttl_tests;

@@ -173,14 +173,14 @@ impl DistributedSessionSync {
     /// What this node holds.
     pub fn get(&self, key: &str) -> Result<Option<Json>> {
         let found = rows::register(&*self.store, &self.ns, key)?;
-        Ok(found.and_then(|register| register.value))
+        Ok(found.and_then(Register::live))
     }
 
     /// All keys and values that this node holds.
     pub fn all(&self) -> Result<BTreeMap<String, Json>> {
         let mut found = BTreeMap::new();
         self.each_register(|key, register| {
-            found.extend(register.value.map(|value| (key, value)));
+            found.extend(register.live().map(|value| (key, value)));
             Ok(())
         })?;
         Ok(found)
@@ -241,7 +241,7 @@ impl DistributedSessionSync {
         let mut doomed = Vec::new();
         self.each_register(|key, register| {
             let old = now.since(register.hlc.at) > age && register.place <= least;
-            if old && register.value.is_none() {
+            if old && register.deleted {
                 doomed.push((key, register.place));
             }
             Ok(())

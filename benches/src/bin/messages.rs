@@ -1,5 +1,6 @@
 //! Messages of 1 KiB appended to a conversation, side by side with SQLite in WAL mode.
 //! Run with `cargo run --release -p terrace-benches --features peers-sqlite --bin messages`.
+#![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "measures time")]
 
 use std::path::Path;

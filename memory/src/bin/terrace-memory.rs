@@ -1,5 +1,6 @@
-//! `terrace-memory`: the hooks of Claude Code, their installation, and the long-term memory by hand.
+//! `terrace-memory`: hooks of Claude Code, their installation, the long-term memory by hand.
 //! A hook prints nothing and exits with 0, whatever happens.
+#![forbid(unsafe_code)]
 
 use std::env;
 use std::io::{self, Write};

@@ -98,7 +98,7 @@ impl ConversationMemory {
     /// so. It never begins with a tool's message, and always shows the newest group.
     ///
     /// Cost: what was appended since the last window of this handle is read, and what is shown and
-    /// was not before; whatever the length of the conversation. A handle keeps up to 1 MiB of texts.
+    /// was not before; whatever the length of the conversation. A handle keeps up to 1 MiB of them.
     #[doc(alias = "get_messages")]
     pub fn window(&self, window: Window) -> Result<View> {
         let (_, header) = self.header()?;

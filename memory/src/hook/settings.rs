@@ -26,9 +26,9 @@ pub enum Change {
 }
 
 /// Enters the hooks, called with the program's absolute path. Entries of others stay; ours are
-/// brought up to date. Members of objects are written in the order of the alphabet.
+/// brought up to date. Members of objects are written in alphabetical order.
 ///
-/// Errors: [`Error::Codec`] when the file is not a JSON object of the known form; it stays as it is.
+/// Errors: [`Error::Codec`] when the file is no JSON object of the known form; it stays as it is.
 /// [`Error::Invalid`] for a path that is not absolute.
 pub fn install(settings: &Path, program: &Path) -> Result<Change> {
     if !program.is_absolute() {
@@ -129,7 +129,10 @@ fn remove(root: &mut Map<String, Json>) -> Result<()> {
 mod tests {
     use super::*;
 
-    const OTHER: &str = r#"{"model":"x","hooks":{"Stop":[{"hooks":[{"type":"command","command":"other hook stop"}]}]}}"#;
+    const OTHER: &str = concat!(
+        r#"{"model":"x","hooks":{"Stop":[{"hooks":["#,
+        r#"{"type":"command","command":"other hook stop"}]}]}}"#
+    );
 
     fn read(path: &Path) -> Json {
         serde_json::from_str(&files::read(path).unwrap().unwrap()).unwrap()

@@ -224,6 +224,8 @@ mod tests {
 
     const TRANSCRIPT: &str = include_str!("fixtures/transcript.jsonl");
 
+    const OWN_PARENT: &str = r#"{"uuid":"u1","parentUuid":"u1"}"#;
+
     fn answer(text: &str, asked: Option<&str>) -> Option<String> {
         answer_in(&chain(text.as_bytes()).0, asked.map(fingerprint))
     }
@@ -291,7 +293,7 @@ mod tests {
             let lines: Vec<&str> = TRANSCRIPT.lines().collect();
             let mut text = String::new();
             for (line, cut) in picks {
-                let line = lines.get(line).copied().unwrap_or("{\"uuid\":\"u1\",\"parentUuid\":\"u1\"}");
+                let line = lines.get(line).copied().unwrap_or(OWN_PARENT);
                 text.push_str(line.get(cut..).unwrap_or(line));
                 text.push('\n');
             }

@@ -296,7 +296,8 @@ impl DistributedSessionSync {
 }
 
 fn change(key: String, register: Register) -> Change {
-    Change { key, hlc: register.hlc, value: register.value.map(|value| value.to_string()) }
+    let hlc = register.hlc.clone();
+    Change { key, hlc, value: register.live().map(|value| value.to_string()) }
 }
 
 fn bucket(key: &str) -> usize {

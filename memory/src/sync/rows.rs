@@ -32,8 +32,16 @@ pub(crate) struct Header {
 pub(crate) struct Register {
     pub hlc: Hlc,
     pub place: u64,
-    /// `None` when the key was deleted.
-    pub value: Option<Json>,
+    /// Whether this is a tombstone. A stored null is none.
+    pub deleted: bool,
+    pub value: Json,
+}
+
+impl Register {
+    /// The value; `None` when the key was deleted.
+    pub(crate) fn live(self) -> Option<Json> {
+        if self.deleted { None } else { Some(self.value) }
+    }
 }
 
 /// How far a peer is, and how far it has sent.
@@ -75,7 +83,8 @@ impl Header {
         if let Some(old) = old {
             batch = batch.delete(place_key(old.place));
         }
-        let register = Register { hlc, place: self.place, value };
+        let (place, deleted) = (self.place, value.is_none());
+        let register = Register { hlc, place, deleted, value: value.unwrap_or_default() };
         let value = Schema::default().encode(&register)?;
         batch = batch.put(place_key(self.place), key.to_owned(), Ttl::Never);
         Ok(batch.put(register_key(key), value, Ttl::Never))

@@ -1,5 +1,5 @@
 //! How frames travel: the trait, and queues between nodes of one process.
-//! Knows names of nodes and bytes. Frames may be lost, doubled and reordered; nothing else is asked.
+//! Knows names of nodes and bytes. Frames may be lost, doubled, reordered; nothing else is asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::session::{MemoryKey, MemoryStore, Scope};
+use crate::store::{Clock, EngineStore, Guard, Millis, Ns, Scan, Store, StoreExt, Ttl};
 use proptest::prelude::*;
-use terrace_memory::session::{MemoryKey, MemoryStore, Scope};
-use terrace_memory::store::{Clock, EngineStore, Guard, Millis, Ns, Scan, Store, StoreExt, Ttl};
 
 const START_MS: u64 = 1_800_000_000_000;
 
@@ -181,6 +181,6 @@ fn guards_scans_and_walks_do_not_see_what_is_over() {
         })
         .unwrap();
     assert_eq!(walked, 50);
-    let batch = terrace_memory::store::Batch::new(&ns).expect(vec![49], Guard::Absent);
+    let batch = crate::store::Batch::new(&ns).expect(vec![49], Guard::Absent);
     assert!(store.commit(batch.expect(vec![50], Guard::Any)).is_ok());
 }
