@@ -35,12 +35,12 @@ const SWEEP_ROWS: i64 = 64;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS mem_seq (
-    ns text PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, clock bigint NOT NULL DEFAULT 0);
+    ns bytea PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, clock bigint NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS mem_kv (
-    ns text NOT NULL, key bytea NOT NULL, value bytea NOT NULL, version bigint NOT NULL,
+    ns bytea NOT NULL, key bytea NOT NULL, value bytea NOT NULL, version bigint NOT NULL,
     deadline bigint, PRIMARY KEY (ns, key));
 CREATE TABLE IF NOT EXISTS mem_log (
-    ns text NOT NULL, seq bigint NOT NULL, key bytea NOT NULL, deleted boolean NOT NULL,
+    ns bytea NOT NULL, seq bigint NOT NULL, key bytea NOT NULL, deleted boolean NOT NULL,
     at bigint NOT NULL, PRIMARY KEY (ns, seq));
 CREATE INDEX IF NOT EXISTS mem_kv_deadline ON mem_kv (ns, deadline) WHERE deadline IS NOT NULL;
 ";
@@ -139,7 +139,7 @@ impl PgStore {
         let query = "INSERT INTO mem_seq (ns, clock) VALUES ($1, $2) \
                      ON CONFLICT (ns) DO UPDATE SET clock = GREATEST(mem_seq.clock, $2)";
         let now = signed(now.0);
-        self.with(|client| client.execute(query, &[&ns.name(), &now]).map_err(Error::backend))?;
+        self.with(|client| client.execute(query, &[&bytes_of(ns), &now]).map_err(Error::backend))?;
         Ok(())
     }
 
@@ -147,7 +147,7 @@ impl PgStore {
         let query = "SELECT seq, key, deleted FROM mem_log \
                      WHERE ns = $1 AND seq > $2 ORDER BY seq LIMIT $3";
         let limit = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
-        let params = (ns.name(), signed(after.0), limit);
+        let params = (bytes_of(ns), signed(after.0), limit);
         let rows = self.with(|client| {
             client.query(query, &[&params.0, &params.1, &params.2]).map_err(Error::backend)
         })?;
@@ -181,8 +181,9 @@ impl Store for PgStore {
         let query = format!(
             "SELECT value, version, deadline, {NOW} FROM mem_kv WHERE ns = $1 AND key = $2"
         );
-        let row = self
-            .with(|client| client.query_opt(&query, &[&ns.name(), &key]).map_err(Error::backend))?;
+        let row = self.with(|client| {
+            client.query_opt(&query, &[&bytes_of(ns), &key]).map_err(Error::backend)
+        })?;
         let Some(row) = row else { return Ok(None) };
         let (entry, now) = entry(&row, 0)?;
         if entry.deadline.is_some_and(|deadline| deadline <= now) {
@@ -216,7 +217,7 @@ impl Store for PgStore {
         );
         let limit = i64::try_from(scan.limit).unwrap_or(i64::MAX);
         let rows = self.with(|client| {
-            client.query(&query, &[&ns.name(), &low, &high, &limit]).map_err(Error::backend)
+            client.query(&query, &[&bytes_of(ns), &low, &high, &limit]).map_err(Error::backend)
         })?;
         let pair = |row: &Row| {
             let key: Vec<u8> = column(row, 0)?;
@@ -256,7 +257,7 @@ impl Store for PgStore {
 
 /// Does a batch within a transaction; answers the last place.
 fn commit(transaction: &mut Transaction<'_>, batch: &Batch) -> Result<u64> {
-    let ns = batch.ns.name();
+    let ns = bytes_of(&batch.ns);
     let begin = "INSERT INTO mem_seq (ns) VALUES ($1) ON CONFLICT (ns) DO NOTHING";
     transaction.execute(begin, &[&ns]).map_err(Error::backend)?;
     // The lock of the namespace; only then what is there may be read.
@@ -319,7 +320,7 @@ fn read_keys(transaction: &mut Transaction<'_>, batch: &Batch) -> Result<HashMap
         .collect();
     let keys: Vec<&[u8]> = keys.into_iter().collect();
     let query = "SELECT key, version, deadline FROM mem_kv WHERE ns = $1 AND key = ANY($2)";
-    let rows = transaction.query(query, &[&batch.ns.name(), &keys]).map_err(Error::backend)?;
+    let rows = transaction.query(query, &[&bytes_of(&batch.ns), &keys]).map_err(Error::backend)?;
     let mut found = HashMap::with_capacity(rows.len());
     for row in &rows {
         let deadline: Option<i64> = column(row, 2)?;
@@ -337,7 +338,7 @@ fn write(
     seq: u64,
     now: Millis,
 ) -> Result<()> {
-    let (name, at, last) = (ns.name(), signed(now.0), signed(seq));
+    let (name, at, last) = (bytes_of(ns), signed(now.0), signed(seq));
     let first = last - i64::try_from(staged.log_keys.len()).unwrap_or(0) + 1;
     let Staged { keys, values, versions, deadlines, deleted, log_keys, log_deleted } = staged;
     let mut run = |query: &str, params: &[&(dyn postgres::types::ToSql + Sync)]| {
@@ -348,14 +349,14 @@ fn write(
     }
     if !keys.is_empty() {
         let query = "INSERT INTO mem_kv (ns, key, value, version, deadline) \
-             SELECT $1::text, * FROM UNNEST($2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[]) \
+             SELECT $1::bytea, * FROM UNNEST($2::bytea[], $3::bytea[], $4::bigint[], $5::bigint[]) \
              ON CONFLICT (ns, key) DO UPDATE SET value = EXCLUDED.value, \
              version = EXCLUDED.version, deadline = EXCLUDED.deadline";
         run(query, &[&name, keys, values, versions, deadlines])?;
     }
     if let ChangeLog::Keep(LogRetention { count, age, bytes }) = ns.log() {
         let query = "INSERT INTO mem_log (ns, seq, key, deleted, at) \
-             SELECT $1::text, $2::bigint + n - 1, k, d, $5::bigint \
+             SELECT $1::bytea, $2::bigint + n - 1, k, d, $5::bigint \
              FROM UNNEST($3::bytea[], $4::boolean[]) WITH ORDINALITY AS t (k, d, n)";
         run(query, &[&name, &first, log_keys, log_deleted, &at])?;
         // From the newest back: what is over one of the bounds goes, some at a time.
@@ -397,6 +398,11 @@ fn entry(row: &Row, first: usize) -> Result<(Entry, Millis)> {
 
 fn column<'r, T: postgres::types::FromSql<'r>>(row: &'r Row, at: usize) -> Result<T> {
     row.try_get(at).map_err(Error::backend)
+}
+
+/// A name may hold a zero byte, which a text of the server may not.
+fn bytes_of(ns: &Ns) -> &[u8] {
+    ns.name().as_bytes()
 }
 
 fn signed(number: u64) -> i64 {
