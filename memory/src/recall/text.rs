@@ -90,8 +90,10 @@ fn list_of_line(line: &str) -> Option<Vec<String>> {
     let list = inner.strip_prefix("#tags:").or_else(|| inner.strip_prefix("#Tags:"))?;
     let mut tags = Vec::new();
     for tag in list.split([',', '\u{3001}', '\u{ff0c}']) {
-        let tag = tag.trim().trim_matches(['`', '#']).trim().to_lowercase();
-        let tag: String = tag.chars().filter(|letter| *letter != '`').take(TAG_CHARS_MAX).collect();
+        let outer = |letter: char| letter.is_whitespace() || matches!(letter, '`' | '#');
+        let tag = tag.to_lowercase().replace('`', "");
+        let tag: String = tag.trim_matches(outer).chars().take(TAG_CHARS_MAX).collect();
+        let tag = tag.trim_matches(outer).to_owned();
         if !tag.is_empty() && !tags.contains(&tag) && tags.len() < TAGS_MAX {
             tags.push(tag);
         }
