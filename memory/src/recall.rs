@@ -360,7 +360,8 @@ impl LongTerm {
         self.change_notes(|text| notes::remember(text, &new))
     }
 
-    /// Marks a decision as replaced by a new one, and links both. Nothing is deleted.
+    /// Marks a decision as replaced by a new one, and links both. Nothing is deleted; the keywords
+    /// of the old one lead to the new one.
     ///
     /// Errors: [`Error::Invalid`] when there is no decision of the old title, when it was replaced
     /// already, or when there is one of the new title.

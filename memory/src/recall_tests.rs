@@ -84,6 +84,7 @@ fn a_superseded_decision_is_found_behind_the_current_one() {
     assert_eq!(seen, [new, old]);
     assert!(found[0].score > 2.0 * found[1].score);
     assert!(!project.read("MEMORY.md").contains("hunter"));
+    assert_eq!(memory.audit().unwrap().findings, []);
 }
 
 #[test]

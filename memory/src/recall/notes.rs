@@ -199,7 +199,7 @@ pub(crate) fn remember(text: &str, new: &Decision) -> Result<Option<String>> {
     Ok(Some(with_index_row(&out, new)))
 }
 
-/// The file with `old` marked as replaced by `new`, and links both ways.
+/// The file with `old` marked as replaced by `new`, links both ways, and its keywords on the new.
 pub(crate) fn supersede(text: &str, old: &str, new: &Decision, reason: &str) -> Result<String> {
     new.check()?;
     let all = headings(text);
@@ -220,7 +220,28 @@ pub(crate) fn supersede(text: &str, old: &str, new: &Decision, reason: &str) -> 
     let head = format!("{marks} {} {SUPERSEDED}\n`superseded-by: #{link}`\n", found.title);
     let mut out = text.to_owned();
     out.replace_range(found.head.clone(), &head);
+    let out = repointed(&out, found, new);
     Ok(with_index_row(&insert(&out, &new.section, &entry), new))
+}
+
+/// Lets the keywords of the old decision lead to the new one: what is looked up is what holds.
+fn repointed(text: &str, old: &Heading, new: &Decision) -> String {
+    let rows = index_rows(text);
+    let taken = |word: &String| new.keywords.iter().any(|one| one.trim().to_lowercase() == *word);
+    let mut out = String::with_capacity(text.len());
+    for (i, line) in text.split_inclusive('\n').enumerate() {
+        let row = rows.iter().find(|(at, _, anchor)| *at == i + 1 && is_meant(anchor, old));
+        let Some((_, words, _)) = row else {
+            out.push_str(line);
+            continue;
+        };
+        let kept: Vec<&str> =
+            words.iter().filter(|word| !taken(word)).map(String::as_str).collect();
+        if !kept.is_empty() {
+            let _ = writeln!(out, "| {} | #{} |", kept.join(", "), new.anchor());
+        }
+    }
+    out
 }
 
 /// Puts an entry at the end of a section; the section at the end of the file when there is none.
@@ -316,6 +337,8 @@ mod tests {
         assert!(text.contains("`superseded-by: #tokens`\n- old"), "{text}");
         assert!(text.contains("`supersedes: #cookies`\n- new\n- **"), "{text}");
         assert!(text.contains("**: two hosts\n"), "{text}");
+        let rows = index_rows(&text);
+        assert_eq!((rows.len(), rows[0].2.as_str()), (1, "architecture/tokens"));
         let again = supersede(&text, "Cookies", &decision("Other", ""), "x");
         assert!(matches!(again, Err(Error::Invalid(_))));
         assert!(matches!(supersede(&text, "?", &decision("O", ""), ""), Err(Error::Invalid(_))));
