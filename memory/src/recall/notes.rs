@@ -227,7 +227,8 @@ pub(crate) fn supersede(text: &str, old: &str, new: &Decision, reason: &str) -> 
 /// Lets the keywords of the old decision lead to the new one: what is looked up is what holds.
 fn repointed(text: &str, old: &Heading, new: &Decision) -> String {
     let rows = index_rows(text);
-    let taken = |word: &String| new.keywords.iter().any(|one| one.trim().to_lowercase() == *word);
+    let own: Vec<String> = new.keywords.iter().filter_map(plain_word).collect();
+    let taken = |word: &String| own.contains(word);
     let mut out = String::with_capacity(text.len());
     for (i, line) in text.split_inclusive('\n').enumerate() {
         let row = rows.iter().find(|(at, _, anchor)| *at == i + 1 && is_meant(anchor, old));
@@ -260,13 +261,15 @@ fn insert(text: &str, section: &str, entry: &str) -> String {
     format!("{}\n\n{entry}\n{after}", before.trim_end()).trim_end().to_owned() + "\n"
 }
 
+/// A keyword as it stands in the table.
+fn plain_word(word: impl AsRef<str>) -> Option<String> {
+    let word = word.as_ref().replace(['|', ',', '\n', '`'], " ").trim().to_lowercase();
+    (!word.is_empty()).then_some(word)
+}
+
 /// Adds the keywords to the table; makes the table when there is none.
 fn with_index_row(text: &str, new: &Decision) -> String {
-    let plain = |word: &String| {
-        let word = word.replace(['|', ',', '\n', '`'], " ").trim().to_lowercase();
-        (!word.is_empty()).then_some(word)
-    };
-    let words: Vec<String> = new.keywords.iter().filter_map(plain).collect();
+    let words: Vec<String> = new.keywords.iter().filter_map(plain_word).collect();
     if words.is_empty() {
         return text.to_owned();
     }

@@ -45,12 +45,16 @@ fn cut(text: &str, chars: usize) -> String {
     match text.grapheme_indices(true).nth(chars) {
         None => text.to_owned(),
         Some((at, _)) => {
-            let kept = text.get(..at).unwrap_or(text);
-            // Half a line of tags would be other tags.
-            let line = kept.rfind('\n').map_or(0, |at| at + 1);
-            let half = list_of_line(kept.get(line..).unwrap_or("")).is_some();
-            let kept = if half { kept.get(..line).unwrap_or("") } else { kept };
-            format!("{}\u{2026}", kept.trim_end())
+            let mut kept = text.get(..at).unwrap_or(text).trim_end();
+            // The mark, or a part of a line of tags, would be a tag.
+            loop {
+                let line = kept.rfind('\n').map_or(0, |at| at + 1);
+                if list_of_line(kept.get(line..).unwrap_or("")).is_none() {
+                    break;
+                }
+                kept = kept.get(..line).unwrap_or("").trim_end();
+            }
+            format!("{kept}\u{2026}")
         }
     }
 }
