@@ -1,4 +1,4 @@
-//! Messages of 1 KiB appended to a conversation, side by side with SQLite in WAL mode.
+//! Messages of 1 KiB appended to a conversation, side by side with `SQLite` in WAL mode.
 //! Run with `cargo run --release -p terrace-benches --features peers-sqlite --bin messages`.
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "measures time")]
@@ -19,7 +19,7 @@ const SYNCED: u64 = 250;
 const THREADS: u64 = 8;
 const ROUNDS: usize = 3;
 
-/// SQLite counts no tokens; then neither does the other side.
+/// `SQLite` counts no tokens; then neither does the other side.
 struct Uncounted;
 
 impl TokenCounter for Uncounted {
@@ -39,7 +39,7 @@ fn text() -> String {
 /// A connection as an agent's session store opens it: a table of messages by session and place.
 fn sqlite(path: &Path, synchronous: &str) -> Outcome<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::from_secs(60))?;
+    connection.busy_timeout(std::time::Duration::from_mins(1))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.execute_batch(
