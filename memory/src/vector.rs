@@ -50,6 +50,7 @@ const EF_PART: usize = 16;
 const META: &[u8] = b"m";
 
 /// A vector and what it stands for.
+#[doc(alias = "MemoryEntry")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorEntry {
     /// What it is found by; one entry for each.

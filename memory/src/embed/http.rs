@@ -1,4 +1,4 @@
-//! An embedder over HTTP, for endpoints that speak as OpenAI's `POST /embeddings` does.
+//! An embedder over HTTP, for endpoints that speak as `OpenAI`'s `POST /embeddings` does.
 //! Knows requests, answers and patience; knows nothing of what is done with the vectors.
 //!
 //! Texts go in batches. An answer of 429, of 500 and above, or none in time is tried again, a
@@ -140,6 +140,7 @@ impl HttpEmbedderBuilder {
 /// assert_eq!(embedder.embed(&["What is a tier?"])?[0].len(), 1536);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "EmbeddingService")]
 #[derive(Clone)]
 pub struct HttpEmbedder {
     agent: Agent,
@@ -197,7 +198,7 @@ impl HttpEmbedder {
             attempts: 5,
             batch: 256,
             pause: Duration::from_millis(250),
-            pause_max: Duration::from_secs(60),
+            pause_max: Duration::from_mins(1),
             send_dim: false,
         }
     }

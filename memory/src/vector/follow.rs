@@ -256,7 +256,8 @@ impl Follower {
         let kept = match self.store.commit(batch.put(HEADER, header, Ttl::Never)) {
             Ok(_) => chunk_prefix(&saving.generation),
             Err(Error::Conflict { .. }) => {
-                return self.delete_chunks(|key| key.starts_with(&chunk_prefix(&saving.generation)));
+                return self
+                    .delete_chunks(|key| key.starts_with(&chunk_prefix(&saving.generation)));
             }
             Err(error) => return Err(error),
         };

@@ -30,9 +30,10 @@ impl Graph {
         self.descend(arena, &own, entry, level, walker);
         for level in (0..=level.min(self.level(entry))).rev() {
             self.search_level(arena, &own, self.ef_build, level, walker);
-            let found = alive(self, &walker.pool).filter(|near| near.slot != slot);
+            let found = alive(self, &walker.pool)
+                .filter(|near| near.slot != slot && self.level(near.slot) >= level);
             let found: Vec<Near> = found.collect();
-            levels[level] = select(arena, &found, self.m, walker);
+            levels[level] = select(arena, Vec::new(), &found, self.m, walker);
         }
         walker.own = own;
         Plan { slot, levels }
@@ -69,23 +70,27 @@ impl Graph {
         if !links.contains(&to) {
             links.push(to);
             if links.len() > links_max {
-                links = self.choose(arena, from, links, links_max, walker);
+                links = self.choose(arena, from, (Vec::new(), links), level, walker);
             }
             self.set_links(from, level, &links);
         }
         walker.batch = links;
     }
 
-    /// At most so many of these as links of a node; removed ones are left out.
+    /// Links of a node on this level: those that it keeps, and more chosen from others. Left out is
+    /// what was removed, and what a removed node linked to before its slot was used again.
     pub(super) fn choose(
         &self,
         arena: &Arena,
         from: Slot,
-        mut slots: Vec<Slot>,
-        links_max: usize,
+        (kept, mut slots): (Vec<Slot>, Vec<Slot>),
+        level: usize,
         walker: &mut Walker,
     ) -> Vec<Slot> {
-        slots.retain(|slot| self.states[*slot as usize] != State::Dead);
+        slots.retain(|slot| {
+            let state = self.states[*slot as usize];
+            matches!(state, State::In | State::Loose) && self.level(*slot) >= level
+        });
         let mut own = std::mem::take(&mut walker.own);
         arena.codes_as_query(from, &mut own);
         arena.near(&own, &slots, &mut walker.sums, &mut walker.scores);
@@ -93,16 +98,23 @@ impl Graph {
         let scored = slots.iter().zip(&walker.scores);
         let mut found: Vec<Near> = scored.map(|(slot, score)| Near::new(*score, *slot)).collect();
         found.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.slot.cmp(&b.slot)));
-        select(arena, &found, links_max, walker)
+        select(arena, kept, &found, self.links_max(level), walker)
     }
 }
 
-/// Algorithm 4: of these, nearest first, those that are nearer to the node than to one chosen.
-fn select(arena: &Arena, found: &[Near], links_max: usize, walker: &mut Walker) -> Vec<Slot> {
-    let mut chosen: Vec<Slot> = Vec::with_capacity(links_max);
+/// Algorithm 4: to those chosen already, of these, nearest first, who is nearer to the node than to
+/// one chosen. When that leaves half of the places empty, the nearest that were passed over take
+/// them: vectors that lie along a line, or are all the same, would fall apart without.
+fn select(
+    arena: &Arena,
+    mut chosen: Vec<Slot>,
+    found: &[Near],
+    links_max: usize,
+    walker: &mut Walker,
+) -> Vec<Slot> {
     let mut other = std::mem::take(&mut walker.other);
     for near in found {
-        if chosen.len() == links_max {
+        if chosen.len() >= links_max {
             break;
         }
         arena.codes_as_query(near.slot, &mut other);
@@ -112,5 +124,13 @@ fn select(arena: &Arena, found: &[Near], links_max: usize, walker: &mut Walker) 
         }
     }
     walker.other = other;
+    for near in found {
+        if chosen.len() >= links_max / 2 {
+            break;
+        }
+        if !chosen.contains(&near.slot) {
+            chosen.push(near.slot);
+        }
+    }
     chosen
 }

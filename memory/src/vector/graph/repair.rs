@@ -97,14 +97,13 @@ impl Graph {
             if !links.iter().any(is_dead) {
                 continue;
             }
-            let mut open: Vec<Slot> = links.iter().copied().filter(|slot| !is_dead(slot)).collect();
-            for dead in links.iter().filter(|slot| is_dead(slot)) {
-                open.extend(self.links(*dead, level).iter().filter(|slot| !is_dead(slot)));
-            }
+            let (dead, kept): (Vec<Slot>, Vec<Slot>) = links.iter().partition(|slot| is_dead(slot));
+            let theirs = dead.iter().flat_map(|dead| self.links(*dead, level));
+            let mut open: Vec<Slot> = theirs.copied().collect();
             open.sort_unstable();
             open.dedup();
-            open.retain(|other| *other != slot);
-            let links = self.choose(arena, slot, open, self.links_max(level), walker);
+            open.retain(|other| *other != slot && !kept.contains(other));
+            let links = self.choose(arena, slot, (kept, open), level, walker);
             enough &=
                 level > 0 || links.len() >= (before / 2).min(self.m / 2) || self.nodes <= self.m;
             self.set_links(slot, level, &links);

@@ -48,7 +48,7 @@ pub(in crate::vector) fn encode(graph: &Graph, arena: &Arena, chunk: u32) -> Vec
     out
 }
 
-/// The graph that these chunks hold, in the slots that `slot_of` says. A node that lost half of its
+/// The graph that these chunks hold, in the slots that `slot_of` says. A node that lost a quarter of its
 /// neighbours is left out, to be entered anew.
 ///
 /// Errors: [`Error::Corrupt`] when the bytes are no chunks.
@@ -104,7 +104,7 @@ fn enter(
         if level == 0
             && let Some(own) = graph.states.get_mut(slot as usize)
         {
-            *own = if kept.len() * 2 < links.len() { State::Loose } else { State::In };
+            *own = if kept.len() * 4 < links.len() * 3 { State::Loose } else { State::In };
         }
     }
     Ok(())

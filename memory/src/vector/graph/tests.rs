@@ -7,16 +7,25 @@ use super::*;
 use crate::store::Version;
 use crate::vector::arena::{Arena, Query};
 
-/// A graph over vectors on a circle, one for each slot.
+/// A graph over vectors on a closed curve, one for each slot.
 struct Circle {
     arena: Arena,
     graph: Graph,
     walker: Walker,
 }
 
+/// The point of the curve at this angle: cosines and sines of eight multiples.
+fn point(angle: f64) -> impl Iterator<Item = f32> + Clone {
+    let at = move |i: u32| {
+        let angle = angle * f64::from(i / 2 + 1);
+        (if i.is_multiple_of(2) { angle.cos() } else { angle.sin() }) as f32
+    };
+    (0..16).map(at)
+}
+
 impl Circle {
     fn new(count: u32) -> Self {
-        let (arena, graph) = (Arena::new(2), Graph::new(4, 24));
+        let (arena, graph) = (Arena::new(16), Graph::new(4, 24));
         let mut circle = Self { arena, graph, walker: Walker::default() };
         for name in 0..count {
             circle.add(name, f64::from(name));
@@ -25,9 +34,8 @@ impl Circle {
     }
 
     fn add(&mut self, name: u32, angle: f64) {
-        let vector = [angle.cos() as f32, angle.sin() as f32];
         let version = Version(u64::from(name) + 1);
-        let slot = self.arena.insert(&name.to_string(), version, 0, vector.into_iter()).unwrap();
+        let slot = self.arena.insert(&name.to_string(), version, 0, point(angle)).unwrap();
         self.enter(slot, name);
     }
 
@@ -52,10 +60,21 @@ impl Circle {
     }
 
     fn nearest(&mut self, angle: f64) -> Vec<String> {
-        let query = Query::new(&[angle.cos() as f32, angle.sin() as f32], &self.arena);
+        let query = Query::new(&point(angle).collect::<Vec<_>>(), &self.arena);
         let mut found = Vec::new();
         self.graph.search(&self.arena, &query, 16, &mut self.walker, &mut found);
         found.iter().map(|slot| self.arena.id(*slot).unwrap().to_owned()).collect()
+    }
+
+    /// Which of these a search for them does not find.
+    fn missed(&mut self, names: impl Iterator<Item = u32>) -> Vec<u32> {
+        let mut missed = Vec::new();
+        for name in names {
+            if !self.nearest(f64::from(name)).contains(&name.to_string()) {
+                missed.push(name);
+            }
+        }
+        missed
     }
 
     /// Every rule of the structure.
@@ -91,17 +110,17 @@ proptest! {
         back in 0_u32..300,
     ) {
         let mut circle = Circle::new(300);
-        removed.iter().for_each(|name| circle.remove(*name));
+        for name in &removed {
+            circle.remove(*name);
+        }
         circle.validate();
         for name in removed.range(..back) {
             circle.add(*name, f64::from(*name));
         }
         circle.validate();
-        let there = |name: &u32| !removed.contains(name) || *name < back;
-        for name in (0..300).filter(there) {
-            let found = circle.nearest(f64::from(name));
-            prop_assert!(found.contains(&name.to_string()), "{} among {:?}", name, found);
-        }
+        let there = (0..300).filter(|name| !removed.contains(name) || *name < back);
+        let missed = circle.missed(there);
+        prop_assert!(missed.len() < 3, "{missed:?}");
     }
 
     #[test]
@@ -129,11 +148,10 @@ proptest! {
 fn a_saved_graph_comes_back_in_other_slots_without_those_who_left() {
     let circle = Circle::new(1100);
     let chunks = [0, 1].map(|chunk| saved::encode(&circle.graph, &circle.arena, chunk));
-    let mut arena = Arena::new(2);
+    let mut arena = Arena::new(16);
     for name in (0..1100_u32).rev().filter(|name| name % 10 != 3) {
         let (angle, version) = (f64::from(name), Version(u64::from(name) + 1));
-        let vector = [angle.cos() as f32, angle.sin() as f32];
-        arena.insert(&name.to_string(), version, 0, vector.into_iter()).unwrap();
+        arena.insert(&name.to_string(), version, 0, point(angle)).unwrap();
     }
     let find = |version: Version| arena.find(&(version.0 - 1).to_string());
     let graph = saved::decode(Graph::new(4, 24), arena.end(), &chunks, find).unwrap();
@@ -145,10 +163,8 @@ fn a_saved_graph_comes_back_in_other_slots_without_those_who_left() {
         circle.enter(slot, name);
     }
     circle.validate();
-    for name in (0..1100).filter(|name| name % 10 != 3) {
-        let found = circle.nearest(f64::from(name));
-        assert!(found.contains(&name.to_string()), "{name} among {found:?}");
-    }
+    let missed = circle.missed((0..1100).filter(|name| name % 10 != 3));
+    assert!(missed.len() < 10, "{missed:?}");
 }
 
 #[test]
