@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let trail = state.audit(None, None, 10)?;
     let numbers: Vec<u64> = trail.iter().map(|change| change.seq.0).collect();
     assert_eq!(numbers, [4, 3, 2, 1]);
-    assert_eq!(trail[1].old, Some(json!("light")));
+    assert_eq!(trail.get(1).and_then(|change| change.old.clone()), Some(json!("light")));
     state.retain(Retention::count(2))?;
     assert_eq!(state.audit(None, None, 10)?.len(), 2);
     assert_eq!(state.get("theme")?, Some(json!("dark")), "the state itself stays");

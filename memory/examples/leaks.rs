@@ -28,5 +28,5 @@ fn main() {
     }
     let names: Vec<&str> = leaks.iter().map(|leak| leak.name.as_str()).collect();
     assert_eq!(names, ["growing"]);
-    assert_eq!(detector.breakdown()["steady"].objects, 1);
+    assert_eq!(detector.breakdown().get("steady").map(|usage| usage.objects), Some(1));
 }

@@ -34,12 +34,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for hit in &hits {
         println!("{:.3} {}: {}", hit.score, hit.id, hit.content);
     }
-    assert_eq!(hits[0].id, "tiers");
+    assert_eq!(hits.first().map(|hit| hit.id.as_str()), Some("tiers"));
 
     let recent = Filter::at_least("year", 2026.0);
     let hits = notes.search_text("records in order", 5, &recent)?;
     assert_eq!(hits.len(), 2);
-    assert_eq!(hits[0].id, "order");
+    assert_eq!(hits.first().map(|hit| hit.id.as_str()), Some("order"));
 
     assert!(notes.remove("lunch")?);
     assert_eq!(notes.len()?, 4);

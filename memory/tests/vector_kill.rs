@@ -105,9 +105,13 @@ fn check(dir: &std::path::Path, acked: u64, round: u64) {
             let entry = memory.get(id).unwrap().unwrap();
             let of: u64 = entry.content.parse().unwrap();
             assert_eq!(entry.metadata["of"], of, "round {round}: {id}");
-            let hits = memory.search_exact(&vector(of), 3, &Filter::All).unwrap();
-            let own = hits.iter().find(|hit| hit.id == id);
-            assert!(own.is_some_and(|hit| hit.score > 0.9999), "round {round}: {id} {hits:?}");
+            // Each search looks at all vectors; so of the old ones some in each round.
+            let number: u64 = id.parse().unwrap();
+            if number + 200 > acked || number % 16 == round % 16 {
+                let hits = memory.search_exact(&vector(of), 3, &Filter::All).unwrap();
+                let own = hits.iter().find(|hit| hit.id == id);
+                assert!(own.is_some_and(|hit| hit.score > 0.9999), "round {round}: {id} {hits:?}");
+            }
         }
         stored += page.len() as u64;
     }

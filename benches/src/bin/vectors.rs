@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use terrace_memory::store::EngineStore;
+use terrace_memory::store::{Clock, EngineStore};
 use terrace_memory::vector::{Filter, VectorEntry, VectorMemory, VectorOptions};
 use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 
@@ -155,7 +155,7 @@ impl Source {
 struct Both {
     ours: VectorMemory,
     peer: Option<Index>,
-    _db: terrace::Db,
+    db: terrace::Db,
 }
 
 fn entry(row: usize, vector: &[f32]) -> VectorEntry {
@@ -178,7 +178,7 @@ fn peer(dim: usize, links: usize, effort: usize, rows: usize) -> Outcome<Index> 
 
 fn ours(options: VectorOptions) -> Outcome<(VectorMemory, terrace::Db)> {
     let db = terrace::Options::new().warm_budget(4 << 30).temporary()?;
-    let store = Arc::new(EngineStore::new(&db)?);
+    let store = Arc::new(EngineStore::with(&db, "vectors", Clock::system())?);
     Ok((VectorMemory::open(store, "bench", options)?, db))
 }
 
@@ -262,7 +262,7 @@ fn exact(size: &Size) -> Outcome<()> {
         index.add(key, row)?;
     }
     println!("peer: {}", index.hardware_acceleration());
-    let both = Both { ours: memory, peer: Some(index), _db: db };
+    let both = Both { ours: memory, peer: Some(index), db };
     let [(a, found), (b, theirs)] = race(
         &both,
         &queries,
@@ -308,7 +308,8 @@ fn graph(options: &Graph) -> Outcome<()> {
     let mut source = Source::new(options.dim, options.latent);
     let (rows, queries) = (source.vectors(options.rows), source.vectors(options.queries));
     let shape = VectorOptions::new(options.dim).links(options.links);
-    let (memory, db) = ours(shape.effort_build(options.effort_build))?;
+    let shape = shape.effort_build(options.effort_build);
+    let (memory, db) = ours(shape)?;
     let begin = Instant::now();
     add(&memory, &rows.iter().map(Vec::as_slice).enumerate().collect::<Vec<_>>())?;
     let added = begin.elapsed();
@@ -325,7 +326,7 @@ fn graph(options: &Graph) -> Outcome<()> {
         println!("peer: added in {:.1?}, {} MiB", begin.elapsed(), made.memory_usage() >> 20);
         index = Some(made);
     }
-    let both = Both { ours: memory, peer: index, _db: db };
+    let both = Both { ours: memory, peer: index, db };
     table(&both, options, &queries, "built")?;
     // Every fifth leaves, and comes back.
     let fifth: Vec<(usize, &[f32])> =
@@ -348,6 +349,13 @@ fn graph(options: &Graph) -> Outcome<()> {
     }
     table(&both, options, &queries, "a fifth deleted and added again")?;
     println!("\nours: {:?}", both.ours.stats());
+    both.ours.settle()?;
+    let Both { ours, peer: _, db } = both;
+    drop(ours);
+    let begin = Instant::now();
+    let store = Arc::new(EngineStore::with(&db, "vectors", Clock::system())?);
+    let opened = VectorMemory::open(store, "bench", shape)?;
+    println!("ours: opened again in {:.1?}, {:?}", begin.elapsed(), opened.stats());
     Ok(())
 }
 
