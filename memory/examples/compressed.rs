@@ -8,11 +8,15 @@ use terrace_memory::compressed::CompressedMemory;
 use terrace_memory::store::{EngineStore, Ttl};
 
 fn page(number: u32) -> Json {
+    let tool = if number.is_multiple_of(3) { "read_file" } else { "search" };
     json!({
         "kind": "tool result",
-        "tool": ["read_file", "list_directory", "search"][number as usize % 3],
+        "tool": tool,
         "arguments": { "path": format!("src/module_{number}.rs"), "limit": number * 37 % 500 },
         "status": "succeeded",
+        "advice": "Read the whole answer before the next call; ask for fewer lines when it is cut, \
+                   and never guess what was not shown. Paths are relative to the project.",
+        "limits": { "lines": 2000, "bytes": 65536, "seconds": 30, "calls_of_a_turn": 25 },
         "took_ms": number * 7919 % 1000,
     })
 }
@@ -31,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stats = pages.stats()?;
     println!("ratio {ratio:.1} with what was learnt; {stats:?}");
     assert_eq!(stats.entries, 600);
-    assert!(stats.dict.is_some() && ratio > 1.5);
+    assert!(stats.dict.is_some() && ratio > 2.0, "the dictionary knows what all have in common");
     assert_eq!(pages.get::<Json>("before/7")?, Some(page(7)));
     assert_eq!(pages.get::<Json>("after/512")?, Some(page(512)));
     Ok(())

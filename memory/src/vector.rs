@@ -1,4 +1,4 @@
-//! Vectors: texts found by what they mean, exactly while they are few, by a graph once they are many.
+//! Vectors: texts found by what they mean; exactly while they are few, by a graph beyond.
 //! Knows vectors and metadata; where they come from, an embedder knows.
 //!
 //! A row of the store is a vector together with its content and metadata, so no record is without

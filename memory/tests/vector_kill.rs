@@ -4,6 +4,12 @@
 //! its standard output; the parent kills it at a random moment, opens the memory, and compares what
 //! is stored with what is found. The graph is at work: it begins at 100 vectors.
 //! `TERRACE_VECTOR_KILLS=200` kills as often as the promise says.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests stop at the first surprise"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -43,10 +49,10 @@ fn step(memory: &VectorMemory, i: u64) {
         memory.add(entry.metadata(json!({ "of": of }))).unwrap();
     };
     add(i);
-    if i % 5 == 0 {
+    if i.is_multiple_of(5) {
         add(i + 1_000_000_000);
     }
-    if i % 7 == 0 {
+    if i.is_multiple_of(7) {
         assert!(memory.remove(&i.to_string()).unwrap());
     }
 }
@@ -119,8 +125,8 @@ fn check(dir: &std::path::Path, acked: u64, round: u64) {
     assert_eq!((memory.len().unwrap(), stats.vectors), (stored, stored), "round {round}");
     for i in 0..=acked {
         let found = memory.get(&i.to_string()).unwrap().map(|entry| entry.content);
-        let of = if i % 5 == 0 { i + 1_000_000_000 } else { i };
-        let expected = (i % 7 != 0).then(|| of.to_string());
+        let of = if i.is_multiple_of(5) { i + 1_000_000_000 } else { i };
+        let expected = (!i.is_multiple_of(7)).then(|| of.to_string());
         assert_eq!(found, expected, "round {round}: {i} was acknowledged");
     }
     // By the graph and by comparing with all, mostly the same.

@@ -1,6 +1,6 @@
-//! Rule: `unsafe` lives in `engine/src/vfs/map.rs` and its part, and in the one module of the memory
-//! layer that calls what was compiled for more than the target promises; every other crate forbids
-//! it at its root.
+//! Rule: `unsafe` lives in `engine/src/vfs/map.rs` and its part, and in the one module of the
+//! memory layer that calls what was compiled for more than the target promises; every other crate
+//! forbids it at its root.
 //! A crate that lifts it for a foreign library says `deny` at the root and `expect` at the place.
 
 use crate::scan::words;

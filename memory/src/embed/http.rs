@@ -104,8 +104,8 @@ impl HttpEmbedderBuilder {
 
     /// The embedder.
     ///
-    /// Errors: [`Error::Invalid`] for a URL that is neither `http` nor `https`, a key that no header
-    /// can carry, an empty model or a dimension of 0; [`Error::Limit`] above [`DIM_MAX`].
+    /// Errors: [`Error::Invalid`] for a URL that is neither `http` nor `https`, a key that no
+    /// header can carry, an empty model or a dimension of 0; [`Error::Limit`] above [`DIM_MAX`].
     pub fn build(self) -> Result<HttpEmbedder> {
         Error::check_limit("dimension of a vector", self.dim, DIM_MAX)?;
         if self.dim == 0 || self.model.is_empty() {
@@ -134,7 +134,8 @@ impl HttpEmbedderBuilder {
 /// ```no_run
 /// use terrace_memory::embed::{Embedder, HttpEmbedder};
 ///
-/// let embedder = HttpEmbedder::builder("https://api.openai.com/v1", "text-embedding-3-small", 1536)
+/// let url = "https://api.openai.com/v1";
+/// let embedder = HttpEmbedder::builder(url, "text-embedding-3-small", 1536)
 ///     .key(&std::env::var("OPENAI_API_KEY")?)
 ///     .build()?;
 /// assert_eq!(embedder.embed(&["What is a tier?"])?[0].len(), 1536);

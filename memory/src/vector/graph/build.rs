@@ -1,5 +1,5 @@
 //! How a node enters the graph: first a plan, which changes nothing, then its links both ways.
-//! Knows algorithm 1 and algorithm 4 of the paper; knows nothing of removed nodes but to avoid them.
+//! Knows algorithms 1 and 4 of the paper; of removed nodes it knows to avoid them.
 #![expect(clippy::indexing_slicing, reason = "lists are bounded by their construction")]
 
 use crate::vector::arena::{Arena, Slot};

@@ -6,36 +6,39 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::Version;
 use crate::vector::arena::{Arena, Query};
+use crate::vector::hash::Hash;
 
-/// A graph over vectors on a closed curve, one for each slot.
-struct Circle {
+/// A graph over vectors in all directions, one for each name.
+struct Small {
     arena: Arena,
     graph: Graph,
     walker: Walker,
 }
 
-/// The point of the curve at this angle: cosines and sines of eight multiples.
-fn point(angle: f64) -> impl Iterator<Item = f32> + Clone {
-    let at = move |i: u32| {
-        let angle = angle * f64::from(i / 2 + 1);
-        (if i.is_multiple_of(2) { angle.cos() } else { angle.sin() }) as f32
+/// The vector of this name: any direction, the same whenever it is asked for.
+fn point(name: u32) -> impl Iterator<Item = f32> + Clone {
+    let at = move |part: u32| {
+        let mut hash = Hash::new();
+        hash.add(&name.to_le_bytes());
+        hash.add(&part.to_le_bytes());
+        (hash.finish() >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..16).map(at)
 }
 
-impl Circle {
+impl Small {
     fn new(count: u32) -> Self {
         let (arena, graph) = (Arena::new(16), Graph::new(4, 24));
-        let mut circle = Self { arena, graph, walker: Walker::default() };
+        let mut small = Self { arena, graph, walker: Walker::default() };
         for name in 0..count {
-            circle.add(name, f64::from(name));
+            small.add(name);
         }
-        circle
+        small
     }
 
-    fn add(&mut self, name: u32, angle: f64) {
+    fn add(&mut self, name: u32) {
         let version = Version(u64::from(name) + 1);
-        let slot = self.arena.insert(&name.to_string(), version, 0, point(angle)).unwrap();
+        let slot = self.arena.insert(&name.to_string(), version, 0, point(name)).unwrap();
         self.enter(slot, name);
     }
 
@@ -59,8 +62,8 @@ impl Circle {
         }
     }
 
-    fn nearest(&mut self, angle: f64) -> Vec<String> {
-        let query = Query::new(&point(angle).collect::<Vec<_>>(), &self.arena);
+    fn nearest(&mut self, name: u32) -> Vec<String> {
+        let query = Query::new(&point(name).collect::<Vec<_>>(), &self.arena);
         let mut found = Vec::new();
         self.graph.search(&self.arena, &query, 16, &mut self.walker, &mut found);
         found.iter().map(|slot| self.arena.id(*slot).unwrap().to_owned()).collect()
@@ -70,7 +73,7 @@ impl Circle {
     fn missed(&mut self, names: impl Iterator<Item = u32>) -> Vec<u32> {
         let mut missed = Vec::new();
         for name in names {
-            if !self.nearest(f64::from(name)).contains(&name.to_string()) {
+            if !self.nearest(name).contains(&name.to_string()) {
                 missed.push(name);
             }
         }
@@ -109,18 +112,18 @@ proptest! {
         removed in proptest::collection::btree_set(0_u32..300, 0..290),
         back in 0_u32..300,
     ) {
-        let mut circle = Circle::new(300);
+        let mut small = Small::new(300);
         for name in &removed {
-            circle.remove(*name);
+            small.remove(*name);
         }
-        circle.validate();
+        small.validate();
         for name in removed.range(..back) {
-            circle.add(*name, f64::from(*name));
+            small.add(*name);
         }
-        circle.validate();
+        small.validate();
         let there = (0..300).filter(|name| !removed.contains(name) || *name < back);
         let there: Vec<u32> = there.collect();
-        let missed = circle.missed(there.iter().copied());
+        let missed = small.missed(there.iter().copied());
         prop_assert!(missed.len() <= 1 + there.len() / 20, "{missed:?}");
     }
 
@@ -129,8 +132,8 @@ proptest! {
         noise in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
         cut in any::<prop::sample::Index>(),
     ) {
-        let circle = Circle::new(60);
-        let mut bytes = saved::encode(&circle.graph, &circle.arena, 0);
+        let small = Small::new(60);
+        let mut bytes = saved::encode(&small.graph, &small.arena, 0);
         for (at, byte) in noise {
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -138,33 +141,33 @@ proptest! {
         bytes.truncate(cut.index(bytes.len() + 1));
         let slot_of = |version: Version| u32::try_from(version.0.checked_sub(1)?).ok();
         if let Ok(graph) = saved::decode(Graph::new(4, 24), 60, &[bytes], slot_of) {
-            let mut damaged = Circle { graph, ..circle };
+            let mut damaged = Small { graph, ..small };
             prop_assert!(damaged.graph.len() <= 60);
-            damaged.nearest(1.0);
+            damaged.nearest(1);
         }
     }
 }
 
 #[test]
 fn a_saved_graph_comes_back_in_other_slots_without_those_who_left() {
-    let circle = Circle::new(1100);
-    let chunks = [0, 1].map(|chunk| saved::encode(&circle.graph, &circle.arena, chunk));
+    let small = Small::new(1100);
+    let chunks = [0, 1].map(|chunk| saved::encode(&small.graph, &small.arena, chunk));
     let mut arena = Arena::new(16);
     for name in (0..1100_u32).rev().filter(|name| name % 10 != 3) {
-        let (angle, version) = (f64::from(name), Version(u64::from(name) + 1));
-        arena.insert(&name.to_string(), version, 0, point(angle)).unwrap();
+        let version = Version(u64::from(name) + 1);
+        arena.insert(&name.to_string(), version, 0, point(name)).unwrap();
     }
     let find = |version: Version| arena.find(&(version.0 - 1).to_string());
     let graph = saved::decode(Graph::new(4, 24), arena.end(), &chunks, find).unwrap();
     assert!(graph.len() > 700, "{} of {}", graph.len(), arena.len());
-    let mut circle = Circle { arena, graph, walker: Walker::default() };
-    let loose = (0..circle.arena.end()).filter(|slot| !circle.graph.has(*slot));
+    let mut small = Small { arena, graph, walker: Walker::default() };
+    let loose = (0..small.arena.end()).filter(|slot| !small.graph.has(*slot));
     for slot in loose.collect::<Vec<_>>() {
-        let name = circle.arena.id(slot).unwrap().parse().unwrap();
-        circle.enter(slot, name);
+        let name = small.arena.id(slot).unwrap().parse().unwrap();
+        small.enter(slot, name);
     }
-    circle.validate();
-    let missed = circle.missed((0..1100).filter(|name| name % 10 != 3));
+    small.validate();
+    let missed = small.missed((0..1100).filter(|name| name % 10 != 3));
     assert!(missed.len() < 30, "{missed:?}");
 }
 
