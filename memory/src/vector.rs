@@ -3,8 +3,8 @@
 //!
 //! A row of the store is a vector together with its content and metadata, so no record is without
 //! its vector and no vector without its record. What is in memory is made of rows, follows them,
-//! and is made of them again when a memory is opened: one byte a component, 40 bytes and the id a
-//! vector, and some 150 bytes of links beyond [`VectorOptions::exact_up_to`].
+//! and is made of them again when a memory is opened: one byte a component, some 60 bytes and the
+//! id a vector, and 150 bytes of links beyond [`VectorOptions::exact_up_to`].
 
 mod arena;
 mod filter;
@@ -219,7 +219,7 @@ impl fmt::Debug for VectorMemory {
 }
 
 impl VectorMemory {
-    /// The memory of this name. Reads all rows: about a second for a million.
+    /// The memory of this name. Reads all rows, and the graph if there is one.
     ///
     /// Errors: [`Error::Dimension`] when it is stored with another dimension, [`Error::Invalid`]
     /// when with another metric.

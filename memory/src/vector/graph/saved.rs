@@ -48,8 +48,8 @@ pub(in crate::vector) fn encode(graph: &Graph, arena: &Arena, chunk: u32) -> Vec
     out
 }
 
-/// The graph that these chunks hold, in the slots that `slot_of` says. A node that lost a quarter of
-/// its neighbours is left out, to be entered anew.
+/// The graph that these chunks hold, in the slots that `slot_of` says. A node that lost a quarter
+/// of its neighbours is left out, to be entered anew.
 ///
 /// Errors: [`Error::Corrupt`] when the bytes are no chunks.
 pub(in crate::vector) fn decode(

@@ -28,7 +28,7 @@ fn point(name: u32) -> impl Iterator<Item = f32> + Clone {
 
 impl Small {
     fn new(count: u32) -> Self {
-        let (arena, graph) = (Arena::new(16), Graph::new(4, 24));
+        let (arena, graph) = (Arena::new(16), Graph::new(8, 32));
         let mut small = Self { arena, graph, walker: Walker::default() };
         for name in 0..count {
             small.add(name);
@@ -43,7 +43,7 @@ impl Small {
     }
 
     fn enter(&mut self, slot: Slot, name: u32) {
-        let level = level_of(u64::from(name).wrapping_mul(0x9E37_79B9_7F4A_7C15), 4);
+        let level = level_of(u64::from(name).wrapping_mul(0x9E37_79B9_7F4A_7C15), 8);
         let plan = self.graph.plan(&self.arena, slot, level, &mut self.walker);
         self.graph.insert(&self.arena, plan, &mut self.walker);
     }
@@ -65,7 +65,7 @@ impl Small {
     fn nearest(&mut self, name: u32) -> Vec<String> {
         let query = Query::new(&point(name).collect::<Vec<_>>(), &self.arena);
         let mut found = Vec::new();
-        self.graph.search(&self.arena, &query, 16, &mut self.walker, &mut found);
+        self.graph.search(&self.arena, &query, 32, &mut self.walker, &mut found);
         found.iter().map(|slot| self.arena.id(*slot).unwrap().to_owned()).collect()
     }
 
@@ -140,7 +140,7 @@ proptest! {
         }
         bytes.truncate(cut.index(bytes.len() + 1));
         let slot_of = |version: Version| u32::try_from(version.0.checked_sub(1)?).ok();
-        if let Ok(graph) = saved::decode(Graph::new(4, 24), 60, &[bytes], slot_of) {
+        if let Ok(graph) = saved::decode(Graph::new(8, 32), 60, &[bytes], slot_of) {
             let mut damaged = Small { graph, ..small };
             prop_assert!(damaged.graph.len() <= 60);
             damaged.nearest(1);
@@ -158,7 +158,7 @@ fn a_saved_graph_comes_back_in_other_slots_without_those_who_left() {
         arena.insert(&name.to_string(), version, 0, point(name)).unwrap();
     }
     let find = |version: Version| arena.find(&(version.0 - 1).to_string());
-    let graph = saved::decode(Graph::new(4, 24), arena.end(), &chunks, find).unwrap();
+    let graph = saved::decode(Graph::new(8, 32), arena.end(), &chunks, find).unwrap();
     assert!(graph.len() > 700, "{} of {}", graph.len(), arena.len());
     let mut small = Small { arena, graph, walker: Walker::default() };
     let loose = (0..small.arena.end()).filter(|slot| !small.graph.has(*slot));
