@@ -1,4 +1,4 @@
-//! Pages that are much alike: a dictionary of their own makes small ones small.
+//! Pages that are much alike, compressed one by one; `train` learns what they have in common.
 
 use std::sync::Arc;
 
@@ -14,8 +14,7 @@ fn page(number: u32) -> Json {
         "tool": tool,
         "arguments": { "path": format!("src/module_{number}.rs"), "limit": number * 37 % 500 },
         "status": "succeeded",
-        "advice": "Read the whole answer before the next call; ask for fewer lines when it is cut, \
-                   and never guess what was not shown. Paths are relative to the project.",
+        "lines": "one line of a file and its end, ".repeat(40),
         "limits": { "lines": 2000, "bytes": 65536, "seconds": 30, "calls_of_a_turn": 25 },
         "took_ms": number * 7919 % 1000,
     })
@@ -35,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stats = pages.stats()?;
     println!("ratio {ratio:.1} with what was learnt; {stats:?}");
     assert_eq!(stats.entries, 600);
-    assert!(stats.dict.is_some() && ratio > 2.0, "the dictionary knows what all have in common");
+    assert!(ratio > 3.0, "much of a page is in the one before");
     assert_eq!(pages.get::<Json>("before/7")?, Some(page(7)));
     assert_eq!(pages.get::<Json>("after/512")?, Some(page(512)));
     Ok(())
