@@ -14,7 +14,7 @@ use crate::options::{PutOptions, check_ttl};
 use crate::reader::Reader;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
-use crate::tiers::read::Hit;
+use crate::tiers::read::Seen;
 use crate::tiers::span::KeyRange;
 use crate::tiers::write::{Expected, Guard, Mutation, Outcome};
 use crate::value::Value;
@@ -156,7 +156,7 @@ impl Keyspace {
         let read = std::cell::Cell::new(Some(read));
         let once = |bytes: &[u8]| read.take().map(|read| read(bytes));
         let found =
-            self.reader.read(key, |record| once(record.value), |hit| once(&hit.value(key)))?;
+            self.reader.read(key, |record| once(record.value), |seen| once(seen.bytes()))?;
         Ok(found.flatten())
     }
 
@@ -202,10 +202,10 @@ impl Keyspace {
                 let len = crate::format::record::encoded_len(key.len(), record.value.len());
                 info(record.seq.0, record.deadline_ms, Tier::Hot, record.value.len(), len)
             },
-            |hit| {
-                let tier = if matches!(hit, Hit::Cold(_)) { Tier::Cold } else { Tier::Warm };
-                let len = hit.value(key).len();
-                info(hit.seq().0, hit.deadline_ms(), tier, len, hit.stored_len())
+            |seen| {
+                let tier = if matches!(seen, Seen::Cold(_)) { Tier::Cold } else { Tier::Warm };
+                let len = seen.bytes().len();
+                info(seen.seq().0, seen.deadline_ms(), tier, len, seen.stored_len())
             },
         )
     }

@@ -12,11 +12,12 @@ use crate::hot::HotRecord;
 use crate::ids::{Incarnation, Seq};
 use crate::key::Key;
 use crate::limits;
+use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::moments::{Holder, HolderKind, Moment};
-use crate::tiers::read::{Hit, KeyRef};
+use crate::tiers::read::{KeyRef, Seen};
 use crate::tiers::span::{Direction, KeyRange};
-use crate::tiers::{Tiers, bump};
+use crate::tiers::tally::Answer;
 use crate::value::Value;
 
 /// One keyspace of one store, for reading.
@@ -104,13 +105,13 @@ impl View {
             && let Some(Some(found)) =
                 self.reader.hot_get(&at, |record| (record.seq <= moment).then(|| copy(record)))
         {
-            bump(&tiers.counters.hot_hits, 1);
+            tiers.counters.reads.add(Answer::Hot);
             return Ok(Some(found));
         }
-        let hit = tiers.hit_at(&at, Some(moment))?;
+        let found = tiers.read_at(&at, Some(moment), |seen| (seen.value(), seen.seq()))?;
         // What was read may have been let go of meanwhile.
         self.check()?;
-        Ok(hit.map(|hit| (hit.value(key), hit.seq())))
+        Ok(found)
     }
 
     /// The outermost keys of a range that may be there, and whether there may be more.
@@ -197,7 +198,7 @@ impl Reader {
         &self,
         key: &[u8],
         hot: impl FnOnce(HotRecord<'_>) -> R,
-        other: impl FnOnce(&Hit) -> R,
+        other: impl FnOnce(&Seen<'_>) -> R,
     ) -> Result<Option<R>> {
         limits::check_key(key)?;
         let tiers = self.tiers();
@@ -209,31 +210,36 @@ impl Reader {
         if !tiers.hot.is_empty_fast()
             && let Some(found) = self.hot_get(&at, hot)
         {
-            bump(&tiers.counters.hot_hits, 1);
+            tiers.counters.reads.add(Answer::Hot);
             return Ok(Some(found));
         }
         let moves = tiers.moves();
-        let Some(hit) = tiers.newest_hit(&at)? else { return Ok(None) };
-        if matches!(hit, Hit::Cold(_)) || tiers.pages.short.load(Ordering::Relaxed) {
-            self.admit(&at, &hit, moves);
-        }
-        Ok(Some(other(&hit)))
+        tiers.read_at(&at, None, |seen| {
+            if matches!(seen, Seen::Cold(_)) || tiers.pages.short.load(Ordering::Relaxed) {
+                self.admit(&at, &seen, moves);
+            }
+            other(&seen)
+        })
     }
 
     /// A record that is touched a second time gets a copy in the hot tier: a cold one always, a
     /// warm one while the log is longer than the memory for its pages, for else it is there anyway.
-    fn admit(&self, at: &KeyRef<'_>, hit: &Hit, moves: u64) {
+    fn admit(&self, at: &KeyRef<'_>, seen: &Seen<'_>, moves: u64) {
         let tiers = self.tiers();
         if !tiers.hot.note_touch(at.hash) {
             return;
         }
-        let (value, seq) = (hit.value(at.key), hit.seq());
-        let record = HotRecord { value: &value, seq, deadline_ms: hit.deadline_ms() };
+        let seq = seen.seq();
+        let record = HotRecord { value: seen.bytes(), seq, deadline_ms: seen.deadline_ms() };
         tiers.hot.admit(&at.hot(), &record, || tiers.is_newest(at, seq, moves));
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.read(key, |record| Value::from(record.value), |hit| hit.value(key))
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "a method's path holds for one lifetime, the closure for all"
+        )]
+        self.read(key, |record| Value::from(record.value), |seen| seen.value())
     }
 }
 
@@ -263,14 +269,16 @@ mod tests {
         keyspace.put("key", "old").unwrap();
         let at = reader.key_ref(b"key").unwrap();
         let moves = reader.tiers().moves();
-        let old = reader.tiers().newest_hit(&at).unwrap().unwrap();
-        keyspace.put("key", "new").unwrap();
-        for _ in 0..3 {
+        let read = reader.tiers().read_at(&at, None, |old| {
+            keyspace.put("key", "new").unwrap();
+            for _ in 0..3 {
+                reader.admit(&at, &old, moves);
+            }
+            assert_eq!(reader.tiers().hot.record_count(), 0);
+            keyspace.delete("key").unwrap();
             reader.admit(&at, &old, moves);
-        }
-        assert_eq!(reader.tiers().hot.record_count(), 0);
-        keyspace.delete("key").unwrap();
-        reader.admit(&at, &old, moves);
+        });
+        assert_eq!(read.unwrap(), Some(()));
         assert_eq!(reader.tiers().hot.record_count(), 0);
         assert_eq!(keyspace.get("key").unwrap(), None);
     }

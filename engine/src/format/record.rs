@@ -2,7 +2,7 @@
 //! Knows bytes; knows nothing of segments, of the index, or of which version is the newest.
 //! format-spec.md section 3.
 
-use crate::format::checksum::bound_crc;
+use crate::format::checksum::{Begun, bound_crc};
 use crate::format::cursor::{Decoded, FieldError};
 use crate::ids::{Incarnation, Seq};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
@@ -10,6 +10,9 @@ use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 /// Bytes in front of every key.
 pub(crate) const RECORD_HEADER_LEN: usize = 40;
 const _: () = assert!(RECORD_HEADER_LEN <= 40, "DESIGN section 5: at most 40 bytes of overhead");
+
+/// Bytes of the header behind its checksum.
+const SUMMED_LEN: usize = RECORD_HEADER_LEN - 4;
 
 /// Another record of the same batch follows directly.
 const FLAG_MORE: u8 = 1;
@@ -68,14 +71,6 @@ pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u3
     hasher.finalize()
 }
 
-/// The same for key and value that stand together.
-fn joined_body_crc(incarnation: Incarnation, body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&incarnation.0.to_le_bytes());
-    hasher.update(body);
-    hasher.finalize()
-}
-
 impl RecordHeader {
     /// Bytes of the whole record.
     pub(crate) fn encoded_len(&self) -> u64 {
@@ -109,17 +104,18 @@ impl RecordHeader {
 
     /// Decodes the header that starts `bytes`. Checks everything but the body.
     #[inline]
-    pub(crate) fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Decoded<Self> {
-        let raw = bytes.first_chunk::<RECORD_HEADER_LEN>();
-        let Some([crc, words @ ..]) = raw.map(|raw| raw.as_chunks::<4>().0) else {
+    fn decode(bytes: &[u8], nonce: &Begun, offset: u64) -> Decoded<Self> {
+        let parts = bytes.split_first_chunk::<4>();
+        let parts = parts.and_then(|(crc, rest)| Some((crc, rest.first_chunk::<SUMMED_LEN>()?)));
+        let Some((crc, summed)) = parts else {
             return Err(FieldError::new("record header", bytes.len(), RECORD_HEADER_LEN));
         };
         let crc = u32::from_le_bytes(*crc);
-        let expected = bound_crc(nonce, offset, words.as_flattened());
+        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 8 }>(offset, summed);
         if crc != expected {
             return Err(wrong_crc("header checksum", crc, expected));
         }
-        Self::decode_words(words)
+        Self::decode_words(summed.as_chunks::<4>().0)
     }
 
     fn decode_words(words: &[[u8; 4]]) -> Decoded<Self> {
@@ -184,6 +180,12 @@ impl<'a> Record<'a> {
     /// Decodes the record that starts `bytes`: header checked, lengths checked, body not.
     #[inline]
     pub(crate) fn decode(bytes: &'a [u8], nonce: u64, offset: u64) -> Decoded<Self> {
+        Self::decode_in(bytes, &Begun::bound(nonce), offset)
+    }
+
+    /// The same, with the file's nonce summed before.
+    #[inline]
+    pub(crate) fn decode_in(bytes: &'a [u8], nonce: &Begun, offset: u64) -> Decoded<Self> {
         let header = RecordHeader::decode(bytes, nonce, offset)?;
         Self::with_header(header, bytes)
     }
@@ -202,7 +204,13 @@ impl<'a> Record<'a> {
     /// Checks key and value against the checksum that was computed at the put.
     #[inline]
     pub(crate) fn check_body(&self) -> Decoded<()> {
-        let found = joined_body_crc(self.header.incarnation, self.body);
+        self.check_body_in(&Begun::bound(0))
+    }
+
+    /// The same, where any checksum was begun before.
+    #[inline]
+    pub(crate) fn check_body_in(&self, begun: &Begun) -> Decoded<()> {
+        let found = begun.plain(self.header.incarnation.0.to_le_bytes(), self.body);
         if found == self.header.body_crc {
             return Ok(());
         }

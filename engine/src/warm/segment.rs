@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Damage, Error, Result};
-use crate::format::checksum::crc;
+use crate::format::checksum::{Begun, crc};
 use crate::format::cursor::FieldError;
 use crate::format::record::{Record, RecordHeader};
 use crate::format::segment::{
@@ -36,6 +36,8 @@ pub(crate) struct Segment {
     pub kind: SegmentKind,
     pub created_ms: u64,
     pub nonce: u64,
+    /// What every header's checksum here begins with.
+    begun: Begun,
     pub file: Arc<dyn File>,
     pub map: Arc<Map>,
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
@@ -60,6 +62,7 @@ impl Segment {
             kind: header.kind,
             created_ms: header.created_ms,
             nonce: header.nonce,
+            begun: Begun::bound(header.nonce),
             file,
             map,
             sealed: OnceLock::new(),
@@ -129,7 +132,7 @@ impl Segment {
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>, Damage> {
         let end = self.records_end();
         let bytes = self.bytes_at(offset, end.saturating_sub(offset)).unwrap_or(&[]);
-        Record::decode(bytes, self.nonce, offset)
+        Record::decode_in(bytes, &self.begun, offset)
             .map_err(|error| self.damage("read record", offset, error))
     }
 
@@ -153,7 +156,9 @@ impl Segment {
         if long && word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
             return Ok(());
         }
-        record.check_body().map_err(|error| self.damage("read record", offset, error))?;
+        record
+            .check_body_in(&self.begun)
+            .map_err(|error| self.damage("read record", offset, error))?;
         if long && let Some(word) = word {
             word.fetch_or(bit, Ordering::Relaxed);
         }

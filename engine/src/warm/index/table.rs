@@ -86,23 +86,45 @@ impl Table {
         tag: u32,
         mut is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
     ) -> Result<Option<Found>, E> {
-        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            let mut matches = snapshot.matches(tag);
-            while matches != 0 {
-                let position = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                if let Some(entry) = snapshot.entry(position)
-                    && is_match(&entry)?
-                {
-                    return Ok(Some(Found { bucket, position, entry }));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        for (bucket, words) in buckets.iter().enumerate().skip(home) {
+            let look = bucket::look(words, tag);
+            if look.more {
+                let found = Self::find_among(bucket, words, tag, &mut is_match)?;
+                if found.is_some() {
+                    return Ok(found);
                 }
+            } else if let Some((position, entry)) = look.first
+                && is_match(&entry)?
+            {
+                return Ok(Some(Found { bucket, position, entry }));
             }
-            if snapshot.spill() == 0 {
+            if !look.spill {
                 break;
             }
-            bucket += 1;
+        }
+        Ok(None)
+    }
+
+    /// Hands every entry of one bucket with this tag to `is_match` until it says yes.
+    #[cold]
+    fn find_among<E>(
+        bucket: usize,
+        words: &[AtomicU64; WORDS],
+        tag: u32,
+        is_match: &mut impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<Found>, E> {
+        let snapshot = Snapshot::read(words);
+        let mut matches = snapshot.matches(tag);
+        while matches != 0 {
+            let position = matches.trailing_zeros() as usize;
+            matches &= matches - 1;
+            if let Some(entry) = snapshot.entry(position)
+                && is_match(&entry)?
+            {
+                return Ok(Some(Found { bucket, position, entry }));
+            }
         }
         Ok(None)
     }
