@@ -22,8 +22,6 @@ use crate::watch::Watch;
 
 /// How often an optimistic change is tried before it gives up.
 pub(crate) const ATTEMPTS_MAX: u32 = 10_000;
-/// Keys of `multi_get` whose records are fetched ahead together.
-const MULTI_GET_CHUNK: usize = 64;
 /// Keys that one batch of `delete_prefix` deletes.
 const DELETE_BATCH_LEN: usize = 1024;
 
@@ -168,16 +166,7 @@ impl Keyspace {
         for key in keys {
             limits::check_key(key.as_ref())?;
         }
-        let view = self.reader.view()?;
-        let mut values = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(MULTI_GET_CHUNK) {
-            let tag = |key: &K| self.tiers().seed.hash(view.incarnation, key.as_ref()).tag();
-            self.tiers().prefetch_records(&chunk.iter().map(tag).collect::<Vec<_>>());
-            for key in chunk {
-                values.push(view.get(key.as_ref())?);
-            }
-        }
-        Ok(values)
+        self.reader.multi_get(keys)
     }
 
     /// Whether the key is there.

@@ -25,6 +25,7 @@ pub(crate) mod read;
 pub(crate) mod read_only;
 pub(crate) mod recover;
 pub(crate) mod scan;
+pub(crate) mod several;
 pub(crate) mod span;
 pub(crate) mod tally;
 pub(crate) mod walk;

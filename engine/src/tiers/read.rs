@@ -129,7 +129,8 @@ impl Seen<'_> {
     }
 }
 
-fn warm_value(segment: &Arc<Segment>, offset: u64, key: &[u8], len: usize) -> Value {
+/// The value of a record of the log, without a copy.
+pub(crate) fn warm_value(segment: &Arc<Segment>, offset: u64, key: &[u8], len: usize) -> Value {
     let at = offset + crate::format::record::RECORD_HEADER_LEN as u64;
     let from = usize::try_from(at).unwrap_or(0) + key.len();
     let owner: Arc<Segment> = Arc::clone(segment);
@@ -190,11 +191,11 @@ impl Tiers {
             match self.look_warm(&table, key, moment) {
                 Ok(Looked::Seen(seen)) => {
                     let cold = matches!(seen, Seen::Cold(_));
-                    self.counters.reads.add(if cold { Answer::Cold } else { Answer::Warm });
+                    self.counters.reads.add(if cold { Answer::Cold } else { Answer::Warm }, 1);
                     return Ok(Some(read(seen)));
                 }
                 Ok(Looked::Absent) => {
-                    self.counters.reads.add(Answer::Miss);
+                    self.counters.reads.add(Answer::Miss, 1);
                     return Ok(None);
                 }
                 Ok(Looked::Again) => std::hint::spin_loop(),
@@ -211,7 +212,7 @@ impl Tiers {
                     let lost = || moment.is_some_and(|at| self.versions.at(key.hash, at).is_some());
                     if found.is_some() || moves == self.moves.load(Ordering::Acquire) && !lost() {
                         let cold = found.is_some();
-                        self.counters.reads.add(if cold { Answer::Cold } else { Answer::Miss });
+                        self.counters.reads.add(if cold { Answer::Cold } else { Answer::Miss }, 1);
                         return Ok(found.map(|found| read(Seen::Cold(found))));
                     }
                 }
@@ -367,7 +368,7 @@ fn is_key(segment: &Segment, location: Location, key: &KeyRef<'_>) -> Result<boo
     is_record_of(segment, location, &record, key)
 }
 
-fn is_record_of(
+pub(crate) fn is_record_of(
     segment: &Segment,
     location: Location,
     record: &Record<'_>,

@@ -28,15 +28,15 @@ pub(crate) struct Tally {
 
 impl Tally {
     #[inline]
-    pub(crate) fn add(&self, answer: Answer) {
+    pub(crate) fn add(&self, answer: Answer, by: u64) {
         let number = OWN.try_with(|own| own.0).unwrap_or(SHARED);
         let line = self.lines.get(number);
         let Some(count) = line.and_then(|line| line.get(answer as usize)) else { return };
         if number < SHARED {
             // Nobody else writes here while the thread lives.
-            count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            count.store(count.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
         } else {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.fetch_add(by, Ordering::Relaxed);
         }
     }
 
@@ -95,9 +95,9 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..LINES * 2 {
                     scope.spawn(|| {
-                        tally.add(Answer::Miss);
+                        tally.add(Answer::Miss, 1);
                         all_here.wait();
-                        (0..500).for_each(|_| tally.add(Answer::Warm));
+                        (0..100).for_each(|_| tally.add(Answer::Warm, 5));
                     });
                 }
             });

@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::cold::ArchiveSet;
@@ -124,10 +124,20 @@ impl Walk {
         }
     }
 
+    /// Hands what is left of the window to `each`, as far as nothing has to be asked for it.
+    pub(crate) fn run(
+        &mut self,
+        tiers: &Tiers,
+        span: &Span,
+        each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.lane.run(tiers, &self.looked, span, each)
+    }
+
     /// The next record in this direction.
     pub(crate) fn next(&mut self, tiers: &Tiers, span: &Span) -> Result<Option<Row<'_>>> {
         loop {
-            match self.lane.next(tiers, &self.looked, span.incarnation, span.moment) {
+            match self.lane.next(tiers, &self.looked, span) {
                 Next::Row(place) => {
                     self.given = Some(Kept::Warm(place));
                     break;

@@ -192,9 +192,12 @@ impl Map {
     #[inline]
     pub(crate) fn prefetch_lines(&self, range: Range<usize>) {
         let end = range.end.min(usize::try_from(self.published()).unwrap_or(usize::MAX));
-        for at in (range.start..end).step_by(LINE_LEN) {
+        // Maps begin at a page, so that lines of the file are lines of memory.
+        let mut at = range.start - range.start % LINE_LEN;
+        while at < end {
             // SAFETY: `at < published <= capacity`: inside the map (M1).
             prefetch_line(unsafe { self.base.0.add(at) });
+            at += LINE_LEN;
         }
     }
 

@@ -129,23 +129,32 @@ impl Table {
         Ok(None)
     }
 
-    /// Hands every entry with this tag to `each`.
-    pub(crate) fn each(&self, tag: u32, mut each: impl FnMut(&IndexEntry)) {
-        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            let mut matches = snapshot.matches(tag);
-            while matches != 0 {
-                let position = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                if let Some(entry) = snapshot.entry(position) {
-                    each(&entry);
+    /// Hands every entry with this tag to `each`; `touch` marks them.
+    pub(crate) fn visit(&self, tag: u32, touch: bool, mut each: impl FnMut(&IndexEntry)) {
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        for words in buckets.iter().skip(home) {
+            let mut one = |position: usize, entry: &IndexEntry| {
+                if touch && !entry.touched {
+                    bucket::touch(words, position);
                 }
+                each(entry);
+            };
+            let look = bucket::look(words, tag);
+            if look.more {
+                let snapshot = Snapshot::read(words);
+                let matches = snapshot.matches(tag);
+                for position in (0..ENTRIES).filter(|position| matches >> position & 1 != 0) {
+                    if let Some(entry) = snapshot.entry(position) {
+                        one(position, &entry);
+                    }
+                }
+            } else if let Some((position, entry)) = look.first {
+                one(position, &entry);
             }
-            if snapshot.spill() == 0 {
+            if !look.spill {
                 break;
             }
-            bucket += 1;
         }
     }
 
