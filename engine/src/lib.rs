@@ -30,6 +30,7 @@ mod ids;
 mod key;
 mod limits;
 mod options;
+mod shim;
 mod value;
 
 mod vfs;

@@ -103,7 +103,8 @@ impl RecordHeader {
     }
 
     /// Decodes the header that starts `bytes`. Checks everything but the body.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
     fn decode(bytes: &[u8], nonce: &Begun, offset: u64) -> Decoded<Self> {
         let parts = bytes.split_first_chunk::<4>();
         let parts = parts.and_then(|(crc, rest)| Some((crc, rest.first_chunk::<SUMMED_LEN>()?)));
@@ -118,6 +119,8 @@ impl RecordHeader {
         Self::decode_words(summed.as_chunks::<4>().0)
     }
 
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
     fn decode_words(words: &[[u8; 4]]) -> Decoded<Self> {
         let &[body_crc, seq, seq_high, deadline, deadline_high, len, kinds, incarnation, lag] =
             words
@@ -184,7 +187,8 @@ impl<'a> Record<'a> {
     }
 
     /// The same, with the file's nonce summed before.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
     pub(crate) fn decode_in(bytes: &'a [u8], nonce: &Begun, offset: u64) -> Decoded<Self> {
         let header = RecordHeader::decode(bytes, nonce, offset)?;
         Self::with_header(header, bytes)

@@ -122,6 +122,7 @@ impl Lane {
         looked.segments.clear();
         self.rows.clear();
         self.at = 0;
+        self.rows.reserve(tags.len());
         for one in tags {
             let Some((place, segment)) =
                 one.hint.place().and_then(|place| Some((place, table.of(place)?)))

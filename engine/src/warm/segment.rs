@@ -124,11 +124,14 @@ impl Segment {
         }
     }
 
+    #[cold]
     pub(crate) fn damage(&self, doing: &'static str, offset: u64, error: FieldError) -> Damage {
         error.at(doing, &self.id.to_string(), offset)
     }
 
     /// The record at this offset: header and lengths checked, body not.
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
     pub(crate) fn record(&self, offset: u64) -> Result<Record<'_>, Damage> {
         let end = self.records_end();
         let bytes = self.bytes_at(offset, end.saturating_sub(offset)).unwrap_or(&[]);

@@ -1,5 +1,6 @@
 //! Counting instructions by callgrind, and what was counted before.
 //! Knows the tool and the file of figures; knows nothing of what a kernel does.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::disallowed_methods,
     reason = "reads and writes the file of figures, and measures time"

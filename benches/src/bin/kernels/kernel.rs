@@ -1,6 +1,8 @@
 //! What is counted: one call of each kind, over a store that is filled before.
 //! Knows the store; knows nothing of counting.
 
+#![forbid(unsafe_code)]
+
 use std::error::Error;
 use std::hint::black_box;
 use std::ops::ControlFlow;

@@ -11,9 +11,9 @@
     reason = "positions are below ENTRIES and words below WORDS: a bucket has a fixed size"
 )]
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
 use crate::ids::Location;
+use crate::shim::atomic::{AtomicU64, Ordering, fence};
+use crate::shim::spin_loop;
 
 /// Entries of one bucket.
 pub(crate) const ENTRIES: usize = 6;
@@ -85,8 +85,30 @@ pub(crate) fn look(words: &[AtomicU64; WORDS], tag: u32) -> Look {
             let more = bits & bits.wrapping_sub(1) != 0;
             return Look { first, more, spill: after >> SPILL_SHIFT != 0 };
         }
-        std::hint::spin_loop();
+        spin_loop();
     }
+}
+
+/// Hands the entries with tags from `from` to below `to` to `each`; says whether to look into the
+/// next bucket too. For whoever may write: nobody else changes the bucket meanwhile.
+#[inline]
+pub(crate) fn entries_between(
+    words: &[AtomicU64; WORDS],
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(IndexEntry),
+) -> bool {
+    for (i, word) in words.iter().take(ENTRIES).enumerate() {
+        let low = word.load(Ordering::Relaxed);
+        if (from..to).contains(&(low >> 32)) {
+            let (word, shift) = high_place(i);
+            let high = (words[word].load(Ordering::Relaxed) >> shift) & 0xFFFF;
+            if let Some(entry) = unpack(low, high) {
+                each(entry);
+            }
+        }
+    }
+    words[7].load(Ordering::Relaxed) >> SPILL_SHIFT != 0
 }
 
 #[inline]
@@ -116,7 +138,7 @@ impl Snapshot {
                 copy[7] = after;
                 return Self(copy);
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 

@@ -204,22 +204,14 @@ impl Table {
         self.add_spill(home..found.bucket, -1);
     }
 
-    /// Hands every entry whose home is `home` to `each`.
+    /// Hands every entry whose home is `home` to `each`. The caller may write: nobody else does.
     pub(crate) fn entries_of(&self, home: u64, mut each: impl FnMut(IndexEntry)) {
-        let mut bucket = usize::try_from(home).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            for position in 0..ENTRIES {
-                if let Some(entry) = snapshot.entry(position)
-                    && self.home(entry.tag) == home
-                {
-                    each(entry);
-                }
-            }
-            if snapshot.spill() == 0 {
+        let (from, to) = (self.first_tag(home), self.first_tag(home + 1));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        for words in buckets.iter().skip(usize::try_from(home).unwrap_or(usize::MAX)) {
+            if !bucket::entries_between(words, from, to, &mut each) {
                 break;
             }
-            bucket += 1;
         }
     }
 
