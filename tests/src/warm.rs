@@ -19,6 +19,11 @@ pub(crate) mod segment {
     }
 
     impl Device {
+        #[expect(
+            clippy::trivially_copy_pass_by_ref,
+            clippy::unnecessary_wraps,
+            reason = "takes and gives what a file does"
+        )]
         pub(crate) fn sync_range(&self, (): &(), _from: u64, to: u64) -> io::Result<()> {
             self.calls.fetch_add(1, Ordering::SeqCst);
             self.synced.fetch_max(to, Ordering::SeqCst);

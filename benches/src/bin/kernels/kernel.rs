@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::hint::black_box;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use terrace::{Db, Keyspace, KeyspaceOptions, Options};
 use terrace_benches::workload::{Key, Numbers, Texts, VALUE_LEN, fill_value, key};
@@ -18,6 +19,9 @@ const KEYS_A_CALL: u64 = 32;
 const ROWS_A_CALL: usize = 50;
 /// Keys and values of a store that must hold them, index and copies included.
 const MEMORY_A_KEY: u64 = 512;
+
+/// How long a put waits for demotion.
+const SETTLE_MAX: Duration = Duration::from_mins(1);
 
 /// One kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +112,7 @@ impl Prepared {
         let texts = Texts::default();
         for id in 0..keys {
             if cold {
-                keyspace.put(key(id), texts.text(id))?;
+                put_cold(&db, &keyspace, &key(id), &texts.text(id))?;
             } else {
                 fill_value(id, 0, &mut value);
                 keyspace.put(key(id), value)?;
@@ -149,6 +153,18 @@ impl Prepared {
             }
         }
         Ok(())
+    }
+}
+
+/// The log is the smallest there is: where demotion is slow, it is waited for.
+fn put_cold(db: &Db, keyspace: &Keyspace, key: &Key, text: &[u8]) -> Outcome<()> {
+    loop {
+        match keyspace.put(key, text) {
+            Err(terrace::Error::Full { .. }) => {
+                db.settle(SETTLE_MAX)?;
+            }
+            other => return Ok(other?),
+        }
     }
 }
 
