@@ -169,6 +169,16 @@ fn wrong_crc(field: &'static str, found: u32, expected: u32) -> FieldError {
 
 const _: () = assert!(KEY_LEN_MAX <= u16::MAX as usize, "a key's length has 16 bits");
 
+/// Incarnation and key of the record that starts `bytes`, as its header says; nothing is checked.
+/// For a guess at an order, before the record is read in earnest.
+#[inline]
+pub(crate) fn peek_key(bytes: &[u8]) -> Option<(Incarnation, &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER_LEN>()?;
+    let key_len = u16::from_le_bytes([header[28], header[29]]);
+    let incarnation = u32::from_le_bytes([header[32], header[33], header[34], header[35]]);
+    Some((Incarnation(incarnation), rest.get(..key_len.into())?))
+}
+
 /// A record as it lies in the log: header, key and value, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
@@ -257,6 +267,7 @@ mod tests {
             let record = Record::decode(&bytes, nonce, offset).unwrap();
             prop_assert_eq!(record.header, header);
             prop_assert_eq!((record.key, record.value), (&key[..], &value[..]));
+            prop_assert_eq!(peek_key(&bytes), Some((header.incarnation, &key[..])));
             prop_assert!(record.check_body().is_ok());
             prop_assert!(Record::decode(&bytes, nonce ^ 1, offset).is_err());
             prop_assert!(Record::decode(&bytes, nonce, offset ^ 8).is_err());

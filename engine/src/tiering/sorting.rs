@@ -8,10 +8,9 @@ use crate::tiers::Tiers;
 use crate::warm::index::leaf::common_len;
 use crate::warm::table::SegmentTable;
 
-/// The key of an item's record; `None` for a damaged one, which whoever copies it will find.
+/// The key of an item's record, unchecked: whoever copies the record finds what is damaged.
 fn key_of<'t>(table: &'t SegmentTable, item: &Item) -> Option<(Incarnation, &'t [u8])> {
-    let record = table.of(item.from)?.record(u64::from(item.from.offset)).ok()?;
-    Some((record.header.incarnation, record.key))
+    table.of(item.from)?.peek_key(u64::from(item.from.offset))
 }
 
 /// Eight bytes of a sort key from `from` on, zeros where it ends.

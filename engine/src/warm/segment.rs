@@ -8,12 +8,12 @@ use std::sync::{Arc, OnceLock};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::{Begun, crc};
 use crate::format::cursor::FieldError;
-use crate::format::record::{Record, RecordHeader};
+use crate::format::record::{Record, RecordHeader, peek_key};
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };
 use crate::format::trailer::{TrailerEntry, TrailerReader};
-use crate::ids::{SegmentId, Slot};
+use crate::ids::{Incarnation, SegmentId, Slot};
 use crate::manifest::SealedFacts;
 use crate::value::Bytes;
 use crate::vfs::map::Map;
@@ -137,6 +137,11 @@ impl Segment {
         let bytes = self.bytes_at(offset, end.saturating_sub(offset)).unwrap_or(&[]);
         Record::decode_in(bytes, &self.begun, offset)
             .map_err(|error| self.damage("read record", offset, error))
+    }
+
+    /// Incarnation and key of the record there, unchecked, as [`peek_key`] tells them.
+    pub(crate) fn peek_key(&self, offset: u64) -> Option<(Incarnation, &[u8])> {
+        peek_key(self.bytes_at(offset, self.records_end().checked_sub(offset)?)?)
     }
 
     /// The record at this offset, whose header was read from there before.
