@@ -58,7 +58,8 @@ impl Options {
 
     /// Opens a store in a directory of its own under the system's temporary directory; it is
     /// removed when the last handle is dropped.
-    pub fn temporary(self) -> Result<Db> {
+    pub fn temporary(mut self) -> Result<Db> {
+        self.temporary = true;
         let path = crate::vfs::os::temporary_path()
             .map_err(|error| Error::io("make temporary directory", "temporary directory", error))?;
         Db::start(&path, self, Some(path.clone()))

@@ -49,6 +49,8 @@ pub struct Options {
     pub(crate) open_policy: OpenPolicy,
     pub(crate) workers: bool,
     pub(crate) read_only: bool,
+    /// Nobody opens the store again.
+    pub(crate) temporary: bool,
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
     pub(crate) time: Option<Arc<dyn TimeSource>>,
 }
@@ -65,6 +67,7 @@ impl Default for Options {
             open_policy: OpenPolicy::Strict,
             workers: true,
             read_only: false,
+            temporary: false,
             vfs: None,
             time: None,
         }

@@ -51,6 +51,8 @@ pub struct Stats {
     pub segments: u64,
     /// Archives.
     pub archives: u64,
+    /// Whether opening took the index from the image that the last close left.
+    pub index_image: bool,
     /// Bytes of the index.
     pub index_bytes: u64,
     /// Bytes of memory that keep the keys in order.
@@ -130,6 +132,7 @@ impl Stats {
             u64::from(entry.archive.record_count()).saturating_sub(entry.dead.total().record_count)
         });
         Self {
+            index_image: tiers.report.index_image,
             puts: read(&counters.puts),
             deletes: read(&counters.deletes),
             hot_hits: counters.reads.sum(Answer::Hot),

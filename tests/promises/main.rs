@@ -13,6 +13,7 @@ mod checkpoint;
 mod crash;
 mod errors;
 mod faults;
+mod image;
 mod kill;
 mod memory;
 mod model;

@@ -12,6 +12,7 @@ use crate::ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
 use crate::manifest::FileState;
 use crate::tiers::Tiers;
 use crate::tiers::append::Append;
+use crate::tiers::order::Unsorted;
 use crate::vfs::File;
 use crate::warm::account::{SegmentAccount, Weight};
 use crate::warm::active::{SegmentWriter, walk_records};
@@ -129,6 +130,11 @@ impl Tiers {
         });
         if let Some((name, len)) = bits {
             let bytes = FileBytes { trailer: len, len, ..FileBytes::default() };
+            files.push(FileAccount { name, bytes });
+        }
+        if let Unsorted::Image(image) = &*self.unsorted.lock() {
+            let (name, len) = (FileState::DoomedImage.name(image.id), image.len());
+            let bytes = FileBytes { index: len, len, ..FileBytes::default() };
             files.push(FileAccount { name, bytes });
         }
         files

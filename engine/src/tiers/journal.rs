@@ -38,8 +38,6 @@ impl Opened {
         for (tail, end) in &kept {
             self.save(&tail.segment, *end, &attached, created_ms, &mut ops)?;
         }
-        let synced = self.dir.sync();
-        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
         for (&id, state) in &set.files {
             if matches!(state, FileState::OpenSegment(_)) {
                 ops.push(Op::Doom { id });
@@ -48,6 +46,8 @@ impl Opened {
         if ops.is_empty() {
             return Ok(());
         }
+        let synced = self.dir.sync();
+        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
         tracing::info!(cut = cut.0, next = next.0, segments = kept.len(), "journal finished");
         ops.push(Op::JournalAt { seq: next.0 });
         self.manifest.commit(&ops)

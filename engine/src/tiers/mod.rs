@@ -15,6 +15,7 @@ pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod clear;
 pub(crate) mod debt;
+pub(crate) mod image;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
 pub(crate) mod lane;
@@ -23,6 +24,7 @@ pub(crate) mod open;
 pub(crate) mod order;
 pub(crate) mod read;
 pub(crate) mod read_only;
+pub(crate) mod rebuild;
 pub(crate) mod recover;
 pub(crate) mod scan;
 pub(crate) mod several;
@@ -49,6 +51,7 @@ use crate::tiers::append::Append;
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
+use crate::tiers::order::Unsorted;
 use crate::tiers::tally::Tally;
 use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
@@ -88,6 +91,8 @@ pub(crate) struct OpenReport {
     pub foreign: Vec<String>,
     pub damage: Vec<Damage>,
     pub tail_bytes_cut: u64,
+    /// The index came from the image of the last close.
+    pub index_image: bool,
 }
 
 /// What movement works with; the lock that holds it admits one movement at a time.
@@ -159,9 +164,8 @@ pub(crate) struct Tiers {
     pub relieved: Condvar,
     pub wanted: Condvar,
     pub lock: Mutex<Option<Box<dyn Lock>>>,
-    /// Where the walk over the index goes on that puts the keys found at opening in order; `None`
-    /// when it is done. Before `append` in the order.
-    pub unsorted: Mutex<Option<u64>>,
+    /// How the keys found at opening come into order. Before `append` in the order.
+    pub unsorted: Mutex<Unsorted>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
     /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.

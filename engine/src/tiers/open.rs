@@ -19,6 +19,7 @@ use crate::tiers::append::{Append, segment_target};
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
+use crate::tiers::order::Unsorted;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
 use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
 use crate::vfs::clock::{Clock, SystemTime};
@@ -91,15 +92,6 @@ impl Tiers {
         Ok(())
     }
 
-    /// Tells the manifest that nothing of the journal is a torn tail.
-    fn note_durable(&self) -> Result<()> {
-        let seq = self.flusher.durable();
-        if seq <= self.manifest.read(|set| set.durable_at) {
-            return Ok(());
-        }
-        self.manifest.commit(&vec![Op::DurableAt { seq: seq.0 }])
-    }
-
     /// Recounts what the log and all files take on the device.
     pub(crate) fn measure_space(&self) {
         let warm = {
@@ -140,24 +132,6 @@ impl Tiers {
         let rest = self.options.memory_budget.saturating_sub(taken + scratch);
         self.hot.set_budget(rest.max(64 << 10));
     }
-
-    /// Syncs, keeps the clock's mark, and releases the lock. Handles answer `Closed` from now on.
-    pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Err(Error::Closed);
-        }
-        self.nudge();
-        self.changes.wake_all();
-        self.relieved.notify_all();
-        let _moving = self.maintenance.lock();
-        if os::process_id() != self.pid {
-            return Ok(());
-        }
-        let result =
-            self.sync().and_then(|()| self.note_clock()).and_then(|()| self.note_durable());
-        *self.lock.lock() = None;
-        result
-    }
 }
 
 fn assemble(
@@ -167,7 +141,7 @@ fn assemble(
     options: Options,
 ) -> Result<Arc<Tiers>> {
     let Opened { dir, archive_dir, lock, manifest, facts, report } = opened;
-    let Recovered { index, writer, mut table, accounts, cold } = recovered;
+    let Recovered { index, writer, mut table, accounts, cold, image } = recovered;
     let journal_at = manifest.read(|set| set.journal_at);
     let last = Seq(journal_at.0.saturating_sub(1));
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
@@ -178,7 +152,7 @@ fn assemble(
         set.keyspaces.values().for_each(|facts| keyspaces.insert(KeyspaceState::of(facts)));
     });
     let segments = ArcSwap::from_pointee(append.table.clone());
-    let unsorted = (index.count() > 0).then_some(0);
+    let unsorted = Unsorted::of(image, index.count());
     Ok(Arc::new(Tiers {
         dir,
         archive_dir,

@@ -333,6 +333,21 @@ pub(crate) fn spawn(
     Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// Does two things at once: the first here, the second in a thread of its own.
+pub(crate) fn both<A: Send, B: Send>(
+    here: impl FnOnce() -> A,
+    there: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(there);
+        let one = here();
+        match other.join() {
+            Ok(other) => (one, other),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// Rests this thread.
 pub(crate) fn pause(duration: std::time::Duration) {
     std::thread::sleep(duration);

@@ -40,7 +40,7 @@ pub(crate) struct IndexEntry {
 }
 
 /// A consistent copy of one bucket.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Snapshot([u64; WORDS]);
 
 /// Where the 16 high bits of entry `i` stand: word and shift.
@@ -123,6 +123,31 @@ fn unpack(low: u64, high: u64) -> Option<IndexEntry> {
 }
 
 impl Snapshot {
+    /// A bucket as its bytes were kept; nobody is writing it.
+    #[inline]
+    pub(crate) fn restore(bytes: &[u8; WORDS * 8]) -> Self {
+        let (chunks, _) = bytes.as_chunks::<8>();
+        let mut words = [0; WORDS];
+        for (to, from) in words.iter_mut().zip(chunks) {
+            *to = u64::from_le_bytes(*from);
+        }
+        words[7] &= !(0xFFFF << VERSION_SHIFT);
+        Self(words)
+    }
+
+    /// The words to keep.
+    pub(crate) fn words(&self) -> &[u64; WORDS] {
+        &self.0
+    }
+
+    /// Stores the bucket where nobody else looks yet.
+    #[inline]
+    pub(crate) fn place(&self, words: &[AtomicU64; WORDS]) {
+        for (to, from) in words.iter().zip(self.0) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+
     /// Reads without waiting for anybody but a writer that is inside this one bucket.
     pub(crate) fn read(words: &[AtomicU64; WORDS]) -> Self {
         loop {

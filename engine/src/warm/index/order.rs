@@ -6,6 +6,8 @@
 //! by the first walk that needs it. An entry whose key left the index stays until its leaf is
 //! rewritten, and means nothing until then: whoever walks asks the index.
 
+pub(crate) mod image;
+
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::Range;
