@@ -245,7 +245,7 @@ fn told_of(group: &Group) -> ImageGroup {
 
 impl Tiers {
     /// Writes the image of a store whose journal is sealed; its length and header checksum. Nothing
-    /// is synced: an image that does not survive is not missed. `ordered`: all keys are in order, or
+    /// is synced: an image that does not survive is not missed. `ordered`: all keys are in order or
     /// among the fresh ones.
     pub(crate) fn write_image(
         &self,
