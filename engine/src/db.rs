@@ -18,6 +18,7 @@ use crate::stats::Stats;
 use crate::tiering::workers;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::{KeyspaceState, new_facts};
+use crate::tiers::tally::Answer;
 use crate::transaction::{self, Transaction};
 use crate::verify::{Progress, Verified, VerifyOptions};
 
@@ -269,9 +270,8 @@ impl Db {
 
     /// Reads that the hot, the warm and the cold tier answered; cheaper than [`Db::stats`].
     pub fn hits(&self) -> [u64; 3] {
-        let counters = &self.tiers().counters;
-        [&counters.hot_hits, &counters.warm_hits, &counters.cold_hits]
-            .map(|hits| hits.load(std::sync::atomic::Ordering::Relaxed))
+        let reads = &self.tiers().counters.reads;
+        [Answer::Hot, Answer::Warm, Answer::Cold].map(|answer| reads.sum(answer))
     }
 
     /// Where every byte is, as the accounts know it.

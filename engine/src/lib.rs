@@ -31,6 +31,7 @@ mod ids;
 mod key;
 mod limits;
 mod options;
+mod shim;
 mod value;
 
 mod vfs;

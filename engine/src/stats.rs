@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tiers::Tiers;
 use crate::tiers::moments::{HolderKind, Moment};
+use crate::tiers::tally::Answer;
 use crate::warm::versions::OldPlace;
 
 /// What the store did since it was opened, and what it holds now.
@@ -134,10 +135,10 @@ impl Stats {
             index_image: tiers.report.index_image,
             puts: read(&counters.puts),
             deletes: read(&counters.deletes),
-            hot_hits: read(&counters.hot_hits),
-            warm_hits: read(&counters.warm_hits),
-            cold_hits: read(&counters.cold_hits),
-            misses: read(&counters.misses),
+            hot_hits: counters.reads.sum(Answer::Hot),
+            warm_hits: counters.reads.sum(Answer::Warm),
+            cold_hits: counters.reads.sum(Answer::Cold),
+            misses: counters.reads.sum(Answer::Miss),
             user_bytes: read(&counters.user_bytes),
             journal_bytes: read(&counters.journal_bytes),
             survivor_bytes: read(&counters.survivor_bytes),

@@ -8,6 +8,46 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// A checksum that is begun once and finished for many: the start of what all of them cover.
+/// Whoever finishes many saves the question which instructions the processor has.
+#[derive(Debug, Clone)]
+pub(crate) struct Begun(crc32fast::Hasher);
+
+impl Begun {
+    /// Bound checksums of a file with this nonce.
+    pub(crate) fn bound(nonce: u64) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&nonce.to_le_bytes());
+        Self(hasher)
+    }
+
+    /// What [`bound_crc`] gives for so many bytes behind nonce and offset.
+    #[inline]
+    pub(crate) fn at<const LEN: usize, const JOINED: usize>(
+        &self,
+        offset: u64,
+        bytes: &[u8; LEN],
+    ) -> u32 {
+        const { assert!(JOINED == LEN + 8, "an offset and the bytes") };
+        let mut joined = [0; JOINED];
+        joined[..8].copy_from_slice(&offset.to_le_bytes());
+        joined[8..].copy_from_slice(bytes);
+        let mut hasher = self.0.clone();
+        hasher.update(&joined);
+        hasher.finalize()
+    }
+
+    /// The plain checksum of `head` and `rest`, in that order.
+    #[inline]
+    pub(crate) fn plain(&self, head: [u8; 4], rest: &[u8]) -> u32 {
+        let mut hasher = self.0.clone();
+        hasher.reset();
+        hasher.update(&head);
+        hasher.update(rest);
+        hasher.finalize()
+    }
+}
+
 /// Nonce, offset and the header of a record, or of a file.
 const SHORT_LEN: usize = 80;
 
@@ -39,5 +79,13 @@ mod tests {
         assert_ne!(here, bound_crc(2, 64, b"bytes"));
         assert_ne!(here, bound_crc(1, 72, b"bytes"));
         assert_eq!(crc(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn what_was_begun_ends_as_what_is_summed_at_once() {
+        let begun = Begun::bound(9);
+        assert_eq!(begun.at::<5, 13>(64, b"bytes"), bound_crc(9, 64, b"bytes"));
+        assert_eq!(begun.at::<36, 44>(8, &[7; 36]), bound_crc(9, 8, &[7; 36]));
+        assert_eq!(begun.plain(*b"1234", b"56789"), crc(b"123456789"));
     }
 }

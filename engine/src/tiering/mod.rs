@@ -7,6 +7,7 @@ pub(crate) mod decide;
 pub(crate) mod merging;
 pub(crate) mod relocate;
 pub(crate) mod seal;
+pub(crate) mod sorting;
 pub(crate) mod switch;
 pub(crate) mod workers;
 

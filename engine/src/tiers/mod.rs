@@ -27,7 +27,9 @@ pub(crate) mod read_only;
 pub(crate) mod rebuild;
 pub(crate) mod recover;
 pub(crate) mod scan;
+pub(crate) mod several;
 pub(crate) mod span;
+pub(crate) mod tally;
 pub(crate) mod walk;
 pub(crate) mod window;
 pub(crate) mod write;
@@ -50,6 +52,7 @@ use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
 use crate::tiers::order::Unsorted;
+use crate::tiers::tally::Tally;
 use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::{Dir, Lock, os};
@@ -64,10 +67,8 @@ use crate::warm::versions::VersionTable;
 pub(crate) struct Counters {
     pub puts: AtomicU64,
     pub deletes: AtomicU64,
-    pub hot_hits: AtomicU64,
-    pub warm_hits: AtomicU64,
-    pub cold_hits: AtomicU64,
-    pub misses: AtomicU64,
+    /// Reads, by who answered.
+    pub reads: Tally,
     pub user_bytes: AtomicU64,
     pub journal_bytes: AtomicU64,
     pub survivor_bytes: AtomicU64,

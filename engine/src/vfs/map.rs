@@ -37,6 +37,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
 use crate::vfs::map::anon::{AnonMap, AnonMemory, LINE_LEN, prefetch_line};
+use crate::vfs::published::Published;
 
 /// Hears of every store through a map. The simulated disk uses it to see bytes that no call of
 /// `File` carried.
@@ -61,7 +62,7 @@ pub(crate) struct Map {
     memory: Memory,
     observer: Option<Arc<dyn StoreObserver>>,
     /// Bytes that may be read. Grows only.
-    published: AtomicU64,
+    published: Published,
     /// Bytes that may be stored to. Written by the holder of `writing` alone.
     writable: AtomicU64,
     /// Whether a `MapWriter` lives.
@@ -125,7 +126,7 @@ impl Map {
             capacity,
             memory,
             observer,
-            published: AtomicU64::new(published),
+            published: Published::new(published),
             writable: AtomicU64::new(published),
             writing: AtomicBool::new(false),
             mirroring: Mutex::new(()),
@@ -150,7 +151,7 @@ impl Map {
     /// How many bytes from the start may be read. Never shrinks.
     #[inline]
     pub(crate) fn published(&self) -> u64 {
-        self.published.load(Ordering::Acquire)
+        self.published.get()
     }
 
     /// The length of the map; what may be published at most.
@@ -192,9 +193,12 @@ impl Map {
     #[inline]
     pub(crate) fn prefetch_lines(&self, range: Range<usize>) {
         let end = range.end.min(usize::try_from(self.published()).unwrap_or(usize::MAX));
-        for at in (range.start..end).step_by(LINE_LEN) {
+        // Maps begin at a page, so that lines of the file are lines of memory.
+        let mut at = range.start - range.start % LINE_LEN;
+        while at < end {
             // SAFETY: `at < published <= capacity`: inside the map (M1).
             prefetch_line(unsafe { self.base.0.add(at) });
+            at += LINE_LEN;
         }
     }
 
@@ -252,7 +256,7 @@ impl Map {
         }
         let end = offset.checked_add(bytes.len() as u64);
         assert!(end.is_some_and(|end| end <= self.capacity()), "copy ends behind the map");
-        assert!(offset >= self.published.load(Ordering::Relaxed), "copy below what is published");
+        assert!(offset >= self.published.get(), "copy below what is published");
         #[expect(clippy::cast_possible_truncation, reason = "below `capacity`, a usize")]
         let start = offset as usize;
         // SAFETY: `start + bytes.len() <= capacity` (asserted): inside the map (M1).
@@ -314,12 +318,12 @@ impl MapWriter {
     /// Lets readers see everything below `to`. Duty: all of it was stored.
     #[inline]
     pub(crate) fn publish(&mut self, to: u64) {
-        let published = self.map.published.load(Ordering::Relaxed);
+        let published = self.map.published.get();
         let writable = self.writable();
         assert!(to >= published, "publish {to}: {published} are published");
         assert!(to <= writable.max(published), "publish {to}: beyond {writable}");
         let _held = self.map.observer.as_ref().map(|_| self.map.mirroring.lock());
-        self.map.published.store(to, Ordering::Release);
+        self.map.published.raise(to);
     }
 
     /// Takes the page faults of `from..to` now, writable. Kernels without `MADV_POPULATE_WRITE`

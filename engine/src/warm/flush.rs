@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::canary::{Canary, planted};
 use crate::error::{Error, Result};
 use crate::ids::Seq;
+use crate::shim::atomic::{AtomicU64, Ordering};
+use crate::shim::{Condvar, Mutex};
 use crate::warm::segment::Segment;
 
 /// Bytes of one segment that were stored and not yet synced.

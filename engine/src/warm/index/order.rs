@@ -357,6 +357,7 @@ impl OrderIndex {
         let tree = self.tree.read();
         let (fence, leaf) = tree.leaf_of(from)?;
         let first = leaf.lower(fence, from);
+        tags.reserve(leaves * LEAF_LEN_MAX);
         tags.extend(leaf.entries().iter().skip(first).map(Tagged::of));
         let mut others = tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
         let more = if tags.is_empty() { leaves } else { leaves - 1 };

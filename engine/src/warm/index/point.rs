@@ -192,9 +192,26 @@ impl PointIndex {
             return true;
         }
         for &tag in tags {
-            view.new.each(tag, |entry| each(tag, entry));
+            view.new.visit(tag, false, |entry| each(tag, entry));
         }
         Arc::ptr_eq(&view, &self.view.load())
+    }
+
+    /// Hands the entries of all these tags to `each` with the tag's number, and touches them. The
+    /// homes are loaded into the cache ahead of the search. `false` when a miss does not count.
+    pub(crate) fn find_several(
+        &self,
+        tags: impl Iterator<Item = u32> + Clone,
+        mut each: impl FnMut(usize, &IndexEntry),
+    ) -> bool {
+        let view = self.view.load();
+        for tag in tags.clone() {
+            view.table(tag).prefetch(tag);
+        }
+        for (number, tag) in tags.enumerate() {
+            view.table(tag).visit(tag, true, |entry| each(number, entry));
+        }
+        view.old.is_none() && Arc::ptr_eq(&view, &self.view.load())
     }
 
     /// The entry that `is_match` accepts among those with this tag.

@@ -97,44 +97,75 @@ impl Table {
         tag: u32,
         mut is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
     ) -> Result<Option<Found>, E> {
-        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            let mut matches = snapshot.matches(tag);
-            while matches != 0 {
-                let position = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                if let Some(entry) = snapshot.entry(position)
-                    && is_match(&entry)?
-                {
-                    return Ok(Some(Found { bucket, position, entry }));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        for (bucket, words) in buckets.iter().enumerate().skip(home) {
+            let look = bucket::look(words, tag);
+            if look.more {
+                let found = Self::find_among(bucket, words, tag, &mut is_match)?;
+                if found.is_some() {
+                    return Ok(found);
                 }
+            } else if let Some((position, entry)) = look.first
+                && is_match(&entry)?
+            {
+                return Ok(Some(Found { bucket, position, entry }));
             }
-            if snapshot.spill() == 0 {
+            if !look.spill {
                 break;
             }
-            bucket += 1;
         }
         Ok(None)
     }
 
-    /// Hands every entry with this tag to `each`.
-    pub(crate) fn each(&self, tag: u32, mut each: impl FnMut(&IndexEntry)) {
-        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            let mut matches = snapshot.matches(tag);
-            while matches != 0 {
-                let position = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                if let Some(entry) = snapshot.entry(position) {
-                    each(&entry);
-                }
+    /// Hands every entry of one bucket with this tag to `is_match` until it says yes.
+    #[cold]
+    fn find_among<E>(
+        bucket: usize,
+        words: &[AtomicU64; WORDS],
+        tag: u32,
+        is_match: &mut impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<Found>, E> {
+        let snapshot = Snapshot::read(words);
+        let mut matches = snapshot.matches(tag);
+        while matches != 0 {
+            let position = matches.trailing_zeros() as usize;
+            matches &= matches - 1;
+            if let Some(entry) = snapshot.entry(position)
+                && is_match(&entry)?
+            {
+                return Ok(Some(Found { bucket, position, entry }));
             }
-            if snapshot.spill() == 0 {
+        }
+        Ok(None)
+    }
+
+    /// Hands every entry with this tag to `each`; `touch` marks them.
+    pub(crate) fn visit(&self, tag: u32, touch: bool, mut each: impl FnMut(&IndexEntry)) {
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        for words in buckets.iter().skip(home) {
+            let mut one = |position: usize, entry: &IndexEntry| {
+                if touch && !entry.touched {
+                    bucket::touch(words, position);
+                }
+                each(entry);
+            };
+            let look = bucket::look(words, tag);
+            if look.more {
+                let snapshot = Snapshot::read(words);
+                let matches = snapshot.matches(tag);
+                for position in (0..ENTRIES).filter(|position| matches >> position & 1 != 0) {
+                    if let Some(entry) = snapshot.entry(position) {
+                        one(position, &entry);
+                    }
+                }
+            } else if let Some((position, entry)) = look.first {
+                one(position, &entry);
+            }
+            if !look.spill {
                 break;
             }
-            bucket += 1;
         }
     }
 
@@ -184,22 +215,14 @@ impl Table {
         self.add_spill(home..found.bucket, -1);
     }
 
-    /// Hands every entry whose home is `home` to `each`.
+    /// Hands every entry whose home is `home` to `each`. The caller may write: nobody else does.
     pub(crate) fn entries_of(&self, home: u64, mut each: impl FnMut(IndexEntry)) {
-        let mut bucket = usize::try_from(home).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            for position in 0..ENTRIES {
-                if let Some(entry) = snapshot.entry(position)
-                    && self.home(entry.tag) == home
-                {
-                    each(entry);
-                }
-            }
-            if snapshot.spill() == 0 {
+        let (from, to) = (self.first_tag(home), self.first_tag(home + 1));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        for words in buckets.iter().skip(usize::try_from(home).unwrap_or(usize::MAX)) {
+            if !bucket::entries_between(words, from, to, &mut each) {
                 break;
             }
-            bucket += 1;
         }
     }
 
