@@ -16,6 +16,7 @@ pub(crate) struct Begun(crc32fast::Hasher);
 impl Begun {
     /// Bound checksums of a file with this nonce.
     pub(crate) fn bound(nonce: u64) -> Self {
+        let nonce = if planted(Canary::NoNonce) { 0 } else { nonce };
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&nonce.to_le_bytes());
         Self(hasher)
