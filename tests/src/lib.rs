@@ -10,6 +10,8 @@
 #[expect(dead_code, reason = "the models use a part of it")]
 mod bucket;
 #[cfg(not(test))]
+mod canary;
+#[cfg(not(test))]
 #[path = "../../engine/src/error.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the flush names two of its variants")]
 mod error;
