@@ -239,7 +239,7 @@ impl Map {
     pub(crate) fn publish_mirrored(&self, published: u64) {
         assert!(self.observer.is_some() && published <= self.capacity(), "not the simulator's");
         self.writable.fetch_max(published, Ordering::Relaxed);
-        self.published.fetch_max(published, Ordering::Release);
+        self.published.raise(published.max(self.published()));
     }
 
     fn clip(&self, from: u64, to: u64) -> Range<usize> {
