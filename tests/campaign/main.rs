@@ -158,7 +158,7 @@ fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let mut total = Tally::default();
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         for handle in handles {
             match handle.join() {
                 Ok(mine) => total.add(&mine),
