@@ -43,7 +43,7 @@ fn value(i: u64) -> Vec<u8> {
 fn operation(i: u64, state: &mut State, store: Option<(&Db, &Keyspace)>) -> Result<()> {
     let ttl = PutOptions::new().ttl(Duration::from_secs(100_000));
     match (i % 20, store) {
-        (0, Some((db, _))) if i % 100 == 0 => db.compact(),
+        (0, Some((db, _))) if i.is_multiple_of(100) => db.compact(),
         (0, Some((db, _))) if i % 100 == 40 => db.archive_all(),
         (0, Some((db, _))) if i % 100 == 80 => db.sync(),
         (0, Some((db, _))) => (0..3).try_for_each(|_| db.step().map(drop)),
