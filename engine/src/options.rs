@@ -47,6 +47,7 @@ pub struct Options {
     pub(crate) segment_size: u64,
     pub(crate) durability: Durability,
     pub(crate) open_policy: OpenPolicy,
+    pub(crate) handle_age_warning: Duration,
     pub(crate) workers: bool,
     pub(crate) read_only: bool,
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
@@ -63,6 +64,7 @@ impl Default for Options {
             segment_size: limits::SEGMENT_LEN_MAX,
             durability: Durability::Buffered,
             open_policy: OpenPolicy::Strict,
+            handle_age_warning: Duration::from_mins(5),
             workers: true,
             read_only: false,
             vfs: None,
@@ -128,6 +130,15 @@ impl Options {
     #[must_use]
     pub fn open_policy(mut self, policy: OpenPolicy) -> Self {
         self.open_policy = policy;
+        self
+    }
+
+    /// Warns through `tracing`, once each, of snapshots, iterators, transactions and values that
+    /// are held for longer than this, and of watchers that do not read for so long. Five minutes
+    /// by default.
+    #[must_use]
+    pub fn handle_age_warning(mut self, age: Duration) -> Self {
+        self.handle_age_warning = age;
         self
     }
 

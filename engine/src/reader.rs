@@ -1,7 +1,7 @@
 //! Reading one keyspace, now or at a moment: what keyspaces, snapshots and iterators share.
 //! Knows the hot tier comes first and who is admitted to it; the rest is the tiers'.
 
-use std::panic::Location as Site;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::tiers::read::{Hit, KeyRef};
 use crate::tiers::span::{Direction, KeyRange};
 use crate::tiers::{Tiers, bump};
 use crate::value::Value;
+use crate::value::pins::Site;
 
 /// One keyspace of one store, for reading.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Held {
         let tiers = &inner.tiers;
         let age = age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let created_ms = tiers.clock.monotonic_ms();
-        let site = Site::caller();
+        let site = Location::caller();
         let moment = tiers.hold(Holder { kind, name, created_ms, age_ms_max: age, site });
         Arc::new(Self { inner: Arc::clone(inner), moment })
     }
@@ -84,13 +85,19 @@ impl View {
         self.held.as_ref().map_or(Ok(()), |held| held.moment.check())
     }
 
+    /// The place in the program that made this.
+    pub(crate) fn site(&self) -> Site {
+        self.held.as_ref().map_or_else(Location::caller, |held| held.moment.site)
+    }
+
     /// The value of a key at the moment.
+    #[track_caller]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        Ok(self.get_versioned(key)?.map(|(value, _)| value))
+        Ok(self.get_versioned(key, Location::caller())?.map(|(value, _)| value))
     }
 
     /// The value of a key at the moment, and its `seq`.
-    pub(crate) fn get_versioned(&self, key: &[u8]) -> Result<Option<(Value, Seq)>> {
+    pub(crate) fn get_versioned(&self, key: &[u8], site: Site) -> Result<Option<(Value, Seq)>> {
         limits::check_key(key)?;
         self.check()?;
         let (tiers, incarnation) = (self.tiers(), self.incarnation);
@@ -110,7 +117,7 @@ impl View {
         let hit = tiers.hit_at(&at, Some(moment))?;
         // What was read may have been let go of meanwhile.
         self.check()?;
-        Ok(hit.map(|hit| (hit.value(key), hit.seq())))
+        Ok(hit.map(|hit| (hit.value_for(key, tiers, site), hit.seq())))
     }
 
     /// The outermost keys of a range that may be there, and whether there may be more.
@@ -232,8 +239,10 @@ impl Reader {
         tiers.hot.admit(&at.hot(), &record, || tiers.is_newest(at, seq, moves));
     }
 
+    #[track_caller]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.read(key, |record| Value::from(record.value), |hit| hit.value(key))
+        let (tiers, site) = (self.tiers(), Location::caller());
+        self.read(key, |record| Value::from(record.value), |hit| hit.value_for(key, tiers, site))
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tiers::Tiers;
 use crate::tiers::moments::{HolderKind, Moment};
-use crate::warm::versions::OldPlace;
 
 /// What the store did since it was opened, and what it holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,23 +97,15 @@ pub struct HolderStats {
 
 impl HolderStats {
     fn of(tiers: &Tiers, moment: &Moment) -> Self {
-        let places = tiers.versions.places_at(moment.seq);
-        let table = tiers.segments.load();
-        let len = |place: &OldPlace| match place {
-            OldPlace::Warm(at) => {
-                let record = table.of(*at)?.record(u64::from(at.offset)).ok()?;
-                Some(record.header.encoded_len())
-            }
-            _ => None,
-        };
+        let (kept_versions, pinned_bytes) = tiers.kept_for(moment);
         Self {
             kind: moment.kind,
             name: moment.name.clone(),
             seq: moment.seq.0,
             age_ms: tiers.clock.monotonic_ms().saturating_sub(moment.created_ms),
             created_at: moment.site.to_string(),
-            kept_versions: places.len() as u64,
-            pinned_bytes: places.iter().filter_map(len).sum(),
+            kept_versions,
+            pinned_bytes,
         }
     }
 }

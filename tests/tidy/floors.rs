@@ -17,7 +17,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["iter", "watch"],
         &["keyspace"],
         &["update", "snapshot", "batch", "transaction"],
-        &["verify", "checkpoint", "repair", "stats"],
+        &["verify", "checkpoint", "repair", "stats", "leaks"],
         &["db"],
         &["internals"],
     ],

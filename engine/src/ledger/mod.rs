@@ -1,6 +1,10 @@
 //! The byte account: every file and every class of memory, partitioned. Plain figures.
 //! Knows classes and sums; knows nothing of how a byte came to be in its class.
 
+pub(crate) mod leaks;
+pub(crate) mod prefixes;
+pub(crate) mod trend;
+
 /// How the bytes of one file, or of several, divide. All in bytes; the classes sum to `len`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -108,6 +112,22 @@ pub struct MemoryBytes {
     pub budget: u64,
 }
 
+/// What the records of one keyspace take, over all tiers, in encoded bytes before compression.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyspaceBytes {
+    /// Its name.
+    pub name: String,
+    /// Live records in the log.
+    pub warm: u64,
+    /// Live records in archives.
+    pub cold: u64,
+    /// Those of both that have no deadline.
+    pub lasting: u64,
+    /// Records in both whose whole deadline class has passed.
+    pub expired: u64,
+}
+
 /// Where every byte is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,6 +142,10 @@ pub struct Ledger {
     pub memory: MemoryBytes,
     /// Each file for itself.
     pub files: Vec<FileAccount>,
+    /// Records by keyspace, sorted by name.
+    pub keyspaces: Vec<KeyspaceBytes>,
+    /// Bytes on the device of unlinked files that values still hold; in none of the classes above.
+    pub unlinked: u64,
 }
 
 impl Ledger {

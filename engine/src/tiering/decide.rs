@@ -55,6 +55,8 @@ impl Tiers {
         }
         let idle = matches!(result, Ok(Step::Idle));
         self.measure_space();
+        self.watch_handles();
+        self.sample_classes();
         self.idle.store(idle, Ordering::Release);
         self.relieved.notify_all();
         result

@@ -246,6 +246,9 @@ impl Tiers {
         let ids: Vec<ArchiveId> = gone.iter().map(|entry| entry.archive.id()).collect();
         let set = self.cold.load().replaced(&ids, made.into_iter().collect());
         self.cold.store(Arc::new(set));
+        for entry in gone {
+            entry.archive.retire();
+        }
         self.moved();
         self.unlink_doomed(maintenance);
         Ok(())

@@ -397,6 +397,7 @@ impl Tiers {
         {
             let mut append = self.append.lock();
             for segment in victims {
+                segment.pins.retire(segment.sealed().map_or(0, |facts| facts.len));
                 append.table.remove(segment.slot);
                 append.close_account(segment.slot);
             }

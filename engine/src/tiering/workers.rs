@@ -53,6 +53,7 @@ fn move_once(tiers: &Tiers) -> bool {
 }
 
 fn flush_once(tiers: &Tiers) -> bool {
+    tiers.pins.tick(tiers.clock.monotonic_ms());
     if tiers.flush_is_due()
         && let Err(error) = tiers.sync()
     {

@@ -28,6 +28,7 @@ impl Tiers {
                 ledger.warm.add(&file.bytes);
                 ledger.files.push(file);
             }
+            ledger.keyspaces = self.keyspace_bytes(&append);
         }
         for entry in self.cold.load().entries() {
             let file = self.cold_file(entry, now);
@@ -39,10 +40,11 @@ impl Tiers {
             ledger.files.push(file);
         }
         ledger.memory = self.memory();
+        ledger.unlinked = self.pins.retired_len();
         ledger
     }
 
-    fn memory(&self) -> MemoryBytes {
+    pub(crate) fn memory(&self) -> MemoryBytes {
         let mut memory = MemoryBytes {
             hot: self.hot.charged_bytes(),
             index: self.index.charged_len(),
@@ -152,7 +154,7 @@ impl Tiers {
                     .push(format!("{}: classes sum to {sum}, length {len}", file.name));
             }
         }
-        self.find_orphans(&mut audit)?;
+        audit.orphans = self.orphan_files()?.into_iter().map(|(name, _)| name).collect();
         Ok(audit)
     }
 
@@ -199,11 +201,14 @@ impl Tiers {
         Ok(())
     }
 
-    fn find_orphans(&self, audit: &mut Audit) -> Result<()> {
+    /// Files in the store's directories that the manifest does not name and that are not foreign,
+    /// with what they take on the device.
+    pub(crate) fn orphan_files(&self) -> Result<Vec<(String, u64)>> {
         let known: Vec<String> =
             self.manifest.read(|set| set.files.iter().map(|(&id, state)| state.name(id)).collect());
         let dirs = [&self.dir, &self.archive_dir];
         let count = if self.options.archive_dir.is_some() { 2 } else { 1 };
+        let mut orphans = Vec::new();
         for dir in dirs.into_iter().take(count) {
             let entries =
                 dir.list().map_err(|error| Error::io("list directory", dir.path(), error))?;
@@ -213,11 +218,12 @@ impl Tiers {
                     || known.contains(&entry.name)
                     || self.report.foreign.contains(&entry.name);
                 if !ours {
-                    audit.orphans.push(entry.name);
+                    let file = dir.open_to_read(&entry.name).and_then(|file| file.allocated_len());
+                    orphans.push((entry.name, file.unwrap_or(0)));
                 }
             }
         }
-        Ok(())
+        Ok(orphans)
     }
 }
 

@@ -12,9 +12,12 @@
 pub(crate) mod append;
 pub(crate) mod archived;
 pub(crate) mod audit;
+pub(crate) mod baseline;
+pub(crate) mod census;
 pub(crate) mod changes;
 pub(crate) mod clear;
 pub(crate) mod debt;
+pub(crate) mod handles;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
 pub(crate) mod lane;
@@ -44,9 +47,11 @@ use crate::ids::Seq;
 use crate::manifest::log::ManifestLog;
 use crate::options::Options;
 use crate::tiers::append::Append;
+use crate::tiers::baseline::Baseline;
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
+use crate::value::pins::Pins;
 use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::{Dir, Lock, os};
@@ -133,6 +138,7 @@ pub(crate) struct Tiers {
     pub order: OrderIndex,
     pub versions: VersionTable,
     pub moments: Moments,
+    pub pins: Pins,
     pub changes: Changes,
     pub segments: ArcSwap<SegmentTable>,
     pub cold: ArcSwap<ArchiveSet>,
@@ -161,6 +167,8 @@ pub(crate) struct Tiers {
     /// Where the walk over the index goes on that puts the keys found at opening in order; `None`
     /// when it is done. Before `append` in the order.
     pub unsorted: Mutex<Option<u64>>,
+    /// What a program marked, and samples since. Taken before `append`, by nobody who holds it.
+    pub baseline: Mutex<Option<Baseline>>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
     /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.

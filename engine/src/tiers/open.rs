@@ -21,6 +21,7 @@ use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
 use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
+use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::os::{self, OsVfs};
@@ -168,15 +169,11 @@ fn assemble(
 ) -> Result<Arc<Tiers>> {
     let Opened { dir, archive_dir, lock, manifest, facts, report } = opened;
     let Recovered { index, writer, mut table, accounts, cold } = recovered;
-    let journal_at = manifest.read(|set| set.journal_at);
-    let last = Seq(journal_at.0.saturating_sub(1));
+    let last = Seq(manifest.read(|set| set.journal_at).0.saturating_sub(1));
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
     let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
     let append = Append::new(writer, active, table, accounts, last);
-    let keyspaces = Keyspaces::default();
-    manifest.read(|set| {
-        set.keyspaces.values().for_each(|facts| keyspaces.insert(KeyspaceState::of(facts)));
-    });
+    let keyspaces = keyspaces_of(&manifest);
     let segments = ArcSwap::from_pointee(append.table.clone());
     let unsorted = (index.count() > 0).then_some(0);
     Ok(Arc::new(Tiers {
@@ -195,6 +192,7 @@ fn assemble(
         order: OrderIndex::default(),
         versions: VersionTable::default(),
         moments: Moments::default(),
+        pins: Pins::default(),
         changes: Changes::new(options.memory_budget),
         segments,
         cold: ArcSwap::from_pointee(cold),
@@ -215,10 +213,19 @@ fn assemble(
         wanted: Condvar::new(),
         lock: Mutex::new(Some(lock)),
         unsorted: Mutex::new(unsorted),
+        baseline: Mutex::new(None),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,
     }))
+}
+
+fn keyspaces_of(manifest: &crate::manifest::log::ManifestLog) -> Keyspaces {
+    let keyspaces = Keyspaces::default();
+    manifest.read(|set| {
+        set.keyspaces.values().for_each(|facts| keyspaces.insert(KeyspaceState::of(facts)));
+    });
+    keyspaces
 }
 
 /// The journal segment that the open store appends to first.

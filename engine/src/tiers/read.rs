@@ -12,6 +12,7 @@ use crate::hot::HotKey;
 use crate::ids::{ArchiveId, Incarnation, Location, Seq};
 use crate::tiers::{Tiers, bump};
 use crate::value::Value;
+use crate::value::pins::Site;
 use crate::warm::segment::Segment;
 use crate::warm::versions::OldPlace;
 
@@ -69,6 +70,19 @@ impl Hit {
                 Value::mapped(owner, from..from + header.value_len as usize)
             }
             Self::Cold(found) => found.value.clone(),
+        }
+    }
+
+    /// The value, for a program to keep: counted at the place that asked for it.
+    pub(crate) fn value_for(&self, key: &[u8], tiers: &Tiers, site: Site) -> Value {
+        match self {
+            Self::Warm { segment, offset, header } => {
+                let at = *offset + crate::format::record::RECORD_HEADER_LEN as u64;
+                let from = usize::try_from(at).unwrap_or(0) + key.len();
+                let pin = segment.pins.take(&tiers.pins, site);
+                Value::mapped(pin, from..from + header.value_len as usize)
+            }
+            Self::Cold(found) => found.value.clone().counted(&tiers.pins, site),
         }
     }
 }

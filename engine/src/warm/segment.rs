@@ -16,6 +16,7 @@ use crate::format::trailer::{TrailerEntry, TrailerReader};
 use crate::ids::{SegmentId, Slot};
 use crate::manifest::SealedFacts;
 use crate::value::Bytes;
+use crate::value::pins::{FilePins, Pin, Pins, Site};
 use crate::vfs::map::Map;
 use crate::vfs::{Dir, File};
 
@@ -38,6 +39,8 @@ pub(crate) struct Segment {
     pub nonce: u64,
     pub file: Arc<dyn File>,
     pub map: Arc<Map>,
+    /// The values that programs hold of it.
+    pub pins: FilePins,
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
     /// One bit for each 4 KiB in which a long record starts: its body was checked.
     checked: Vec<AtomicU64>,
@@ -61,6 +64,7 @@ impl Segment {
             created_ms: header.created_ms,
             nonce: header.nonce,
             file,
+            pins: FilePins::new(header.id.to_string(), Arc::clone(&map)),
             map,
             sealed: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -220,6 +224,10 @@ fn mark_of(offset: u64, words: usize) -> (usize, u64) {
 impl Bytes for Segment {
     fn bytes(&self, range: Range<usize>) -> &[u8] {
         self.map.slice(range).unwrap_or(&[])
+    }
+
+    fn pin(&self, pins: &Pins, site: Site) -> Option<Arc<Pin>> {
+        Some(self.pins.take(pins, site))
     }
 }
 
