@@ -15,6 +15,7 @@ use crate::ledger::{Audit, Ledger};
 use crate::limits;
 use crate::options::{KeyspaceOptions, Options};
 use crate::snapshot::{Snapshot, SnapshotOptions};
+use crate::statistics;
 use crate::stats::Stats;
 use crate::tiering::workers;
 use crate::tiers::Tiers;
@@ -97,7 +98,10 @@ impl Db {
     fn start(path: &Path, options: Options, temporary: Option<std::path::PathBuf>) -> Result<Self> {
         let workers = options.workers;
         let tiers = Tiers::open(path, options)?;
-        let threads = if workers { workers::start(&tiers)? } else { Vec::new() };
+        let mut threads = if workers { workers::start(&tiers)? } else { Vec::new() };
+        if workers && let Some(every) = tiers.options.statistics_every {
+            threads.push(workers::repeat(&tiers, every, statistics::publish)?);
+        }
         let inner = StoreHandle::new(tiers, threads, temporary);
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -272,6 +276,12 @@ impl Db {
         let counters = &self.tiers().counters;
         [&counters.hot_hits, &counters.warm_hits, &counters.cold_hits]
             .map(|hits| hits.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// What the statistics file says, as of now: a line a figure, `name value`, and a line for each
+    /// of the oldest handles.
+    pub fn statistics(&self) -> String {
+        statistics::text(self.tiers())
     }
 
     /// Where every byte is, as the accounts know it.

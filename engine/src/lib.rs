@@ -57,6 +57,7 @@ mod leaks;
 mod reader;
 pub mod repair;
 mod snapshot;
+mod statistics;
 mod stats;
 mod transaction;
 mod update;

@@ -48,6 +48,7 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) open_policy: OpenPolicy,
     pub(crate) handle_age_warning: Duration,
+    pub(crate) statistics_every: Option<Duration>,
     pub(crate) workers: bool,
     pub(crate) read_only: bool,
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
@@ -65,6 +66,7 @@ impl Default for Options {
             durability: Durability::Buffered,
             open_policy: OpenPolicy::Strict,
             handle_age_warning: Duration::from_mins(5),
+            statistics_every: None,
             workers: true,
             read_only: false,
             vfs: None,
@@ -142,6 +144,15 @@ impl Options {
         self
     }
 
+    /// Writes the file `STATISTICS` in the store's directory this often, for `terrace top` and for
+    /// people; it goes when the store is closed. With the feature `metrics` the same figures go to
+    /// the recorder of that crate. At least 10 ms. Off by default.
+    #[must_use]
+    pub fn statistics_every(mut self, time: Duration) -> Self {
+        self.statistics_every = Some(time);
+        self
+    }
+
     /// Opens without background workers: a test drives every step by `Db::step`.
     #[cfg(feature = "testing")]
     #[must_use]
@@ -170,6 +181,10 @@ impl Options {
         at_least("memory_budget", self.memory_budget, 4 << 20)?;
         at_least("warm_budget", self.warm_budget, 4 << 20)?;
         at_least("segment_size", self.segment_size, limits::SEGMENT_LEN_MIN)?;
+        if let Some(time) = self.statistics_every.filter(|time| time.as_millis() < 10) {
+            let found = format_args!("{} us", time.as_micros()).to_string();
+            return Err(Error::invalid("statistics_every", found, "at least 10 ms"));
+        }
         if self.segment_size > limits::SEGMENT_LEN_MAX {
             let expected = format!("at most {} bytes", limits::SEGMENT_LEN_MAX);
             return Err(Error::invalid("segment_size", self.segment_size, expected));

@@ -37,8 +37,13 @@ pub struct Stats {
     pub records_expired: u64,
     /// Archives merged.
     pub archives_merged: u64,
-    /// Times that a put waited for space.
+    /// Writes that waited for space.
     pub put_waits: u64,
+    /// Microseconds that they were told to wait, in all.
+    pub put_wait_us: u64,
+    /// Bytes that movement owes: the log over the mark at which demotion begins, or garbage over
+    /// its bound, whichever is more. From seven eighths of the warm budget on puts are slowed down.
+    pub debt_bytes: u64,
     /// Records in the hot tier.
     pub hot_records: u64,
     /// Keys in the index of the log, tombstones included.
@@ -135,6 +140,8 @@ impl Stats {
             records_expired: read(&counters.records_expired),
             archives_merged: read(&counters.archives_merged),
             put_waits: read(&counters.put_waits),
+            put_wait_us: read(&counters.put_wait_us),
+            debt_bytes: tiers.debt_bytes(),
             hot_records: tiers.hot.record_count(),
             warm_records: tiers.index_count(),
             cold_records: cold_records.sum(),

@@ -237,3 +237,19 @@ fn a_handle_that_outlives_its_bound_is_warned_of() {
         assert_eq!(times, 1, "{what}: {lines:#?}");
     }
 }
+
+#[test]
+fn background_work_runs_in_spans() {
+    let (db, _) = store();
+    let ks = db.keyspace("notes").unwrap();
+    let ((), lines) = crate::events::collect(|| {
+        for round in 0..3_u8 {
+            (0..200_u8).for_each(|key| ks.put([key], [round; 4000]).unwrap());
+            db.archive_all().unwrap();
+        }
+        db.compact().unwrap();
+    });
+    for span in ["span seal", "span reclaim aim=Demote"] {
+        assert!(lines.iter().any(|line| line.starts_with(span)), "{span}: {lines:#?}");
+    }
+}

@@ -18,6 +18,7 @@ const FLOORS: &[&[&[&str]]] = &[
         &["keyspace"],
         &["update", "snapshot", "batch", "transaction"],
         &["verify", "checkpoint", "repair", "stats", "leaks"],
+        &["statistics"],
         &["db"],
         &["internals"],
     ],

@@ -17,6 +17,11 @@ pub struct FileBytes {
     pub expired: u64,
     /// Records that say a key is gone.
     pub tombstone: u64,
+    /// Newest records of their keys whose keys were not looked up in the archives yet: they may
+    /// shadow archived ones, which count as live until then.
+    pub unresolved: u64,
+    /// Newest records of their keys that turned out to be damaged.
+    pub damaged: u64,
     /// Headers and footers of files and blocks.
     pub header: u64,
     /// Hash-sorted tables of sealed segments, and dead bitmaps.
@@ -36,6 +41,8 @@ pub struct FileBytes {
     pub dictionary: u64,
     /// The manifest.
     pub manifest: u64,
+    /// The statistics file.
+    pub statistics: u64,
     /// The allocated length of the file as the store knows it.
     pub len: u64,
     /// What the file system takes beyond that: `st_blocks` times 512, less `len`.
@@ -49,6 +56,8 @@ impl FileBytes {
             + self.dead
             + self.expired
             + self.tombstone
+            + self.unresolved
+            + self.damaged
             + self.header
             + self.trailer
             + self.padding
@@ -56,7 +65,8 @@ impl FileBytes {
             + self.index
             + self.filter
             + self.dictionary
-            + self.manifest)
+            + self.manifest
+            + self.statistics)
             .saturating_sub(self.saved)
     }
 
@@ -66,6 +76,8 @@ impl FileBytes {
         self.dead += other.dead;
         self.expired += other.expired;
         self.tombstone += other.tombstone;
+        self.unresolved += other.unresolved;
+        self.damaged += other.damaged;
         self.header += other.header;
         self.trailer += other.trailer;
         self.padding += other.padding;
@@ -75,6 +87,7 @@ impl FileBytes {
         self.filter += other.filter;
         self.dictionary += other.dictionary;
         self.manifest += other.manifest;
+        self.statistics += other.statistics;
         self.len += other.len;
         self.filesystem += other.filesystem;
     }

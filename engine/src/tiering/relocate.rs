@@ -60,6 +60,7 @@ impl Tiers {
         victims: &[Arc<Segment>],
         aim: Aim,
     ) -> Result<()> {
+        let _span = tracing::debug_span!("reclaim", ?aim, segments = victims.len()).entered();
         for segment in victims {
             segment.map.prefetch(0..segment.records_end());
         }

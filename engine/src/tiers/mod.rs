@@ -79,6 +79,7 @@ pub(crate) struct Counters {
     pub records_expired: AtomicU64,
     pub archives_merged: AtomicU64,
     pub put_waits: AtomicU64,
+    pub put_wait_us: AtomicU64,
 }
 
 /// Adds to one figure.
@@ -101,8 +102,6 @@ pub(crate) struct Maintenance {
     pub gone: Vec<u32>,
     /// Segments that hold a damaged record: never reclaimed, so that nothing sound is lost.
     pub damaged: Vec<u32>,
-    /// Segments whose records were looked up in the archives.
-    pub resolved: Vec<u32>,
     /// Where rewriting the order's leaves goes on; empty when it rests.
     pub order_swept: Box<[u8]>,
 }
@@ -148,6 +147,10 @@ pub(crate) struct Tiers {
     /// Allocated bytes of the log and of all files, as of the last roll or movement.
     pub warm_len: AtomicU64,
     pub disk_len: AtomicU64,
+    /// Bytes of the statistics file, once it was written.
+    pub statistics_len: AtomicU64,
+    /// Bytes of garbage over its bound, as of the last look.
+    pub garbage_over: AtomicU64,
     pub pages: FilePages,
     /// Rises before index entries are removed, so that a miss can be told from a move.
     pub moves: AtomicU64,
@@ -169,6 +172,8 @@ pub(crate) struct Tiers {
     pub unsorted: Mutex<Option<u64>>,
     /// What a program marked, and samples since. Taken before `append`, by nobody who holds it.
     pub baseline: Mutex<Option<Baseline>>,
+    /// Held while the next journal segment is made. Before `append` in the order.
+    pub preparing: Mutex<()>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
     /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.

@@ -19,7 +19,7 @@ use crate::tiers::append::{Append, segment_target};
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
-use crate::tiers::recover::{Opened, Recovered, open_dir};
+use crate::tiers::recover::{Opened, Recovered, STATISTICS_NAME, open_dir};
 use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
 use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
@@ -47,6 +47,7 @@ impl Tiers {
 
     /// The same on a file system of the caller's choice.
     pub(crate) fn open_on(vfs: &dyn Vfs, path: &Path, options: Options) -> Result<Arc<Self>> {
+        let _span = tracing::debug_span!("open", path = %path.display()).entered();
         let mut opened = open_dir(vfs, path, &options)?;
         opened.remove_leftovers()?;
         let clock_ms = opened.manifest.read(|set| set.clock_ms);
@@ -103,14 +104,11 @@ impl Tiers {
 
     /// Recounts what the log and all files take on the device.
     pub(crate) fn measure_space(&self) {
-        let warm = {
-            let append = self.append.lock();
-            self.warm_allocated(&append)
-        };
+        self.note_space(&self.append.lock());
         let archives = self.cold.load();
         let cold: u64 = archives.entries().iter().map(|entry| entry.archive.file_len()).sum();
         let (manifest, _) = self.manifest.file_lens();
-        self.warm_len.store(warm, Ordering::Relaxed);
+        let warm = self.warm_len.load(Ordering::Relaxed);
         self.disk_len.store(warm + cold + manifest, Ordering::Relaxed);
         self.fit_memory();
         self.ask_for_pages();
@@ -142,6 +140,16 @@ impl Tiers {
         self.hot.set_budget(rest.max(64 << 10));
     }
 
+    /// Nobody shall take the figures of a closed store for those of a running one.
+    fn remove_statistics(&self) {
+        if self.options.statistics_every.is_some()
+            && let Err(error) = self.dir.unlink(STATISTICS_NAME)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the statistics file stays");
+        }
+    }
+
     /// Syncs, keeps the clock's mark, and releases the lock. Handles answer `Closed` from now on.
     pub(crate) fn close(&self) -> Result<()> {
         if self.closed.swap(true, Ordering::AcqRel) {
@@ -156,6 +164,7 @@ impl Tiers {
         }
         let result =
             self.sync().and_then(|()| self.note_clock()).and_then(|()| self.note_durable());
+        self.remove_statistics();
         *self.lock.lock() = None;
         result
     }
@@ -201,6 +210,8 @@ fn assemble(
         visible: AtomicU64::new(last.0),
         warm_len: AtomicU64::new(0),
         disk_len: AtomicU64::new(0),
+        statistics_len: AtomicU64::new(0),
+        garbage_over: AtomicU64::new(0),
         pages: FilePages::default(),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
@@ -214,6 +225,7 @@ fn assemble(
         lock: Mutex::new(Some(lock)),
         unsorted: Mutex::new(unsorted),
         baseline: Mutex::new(None),
+        preparing: Mutex::new(()),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,

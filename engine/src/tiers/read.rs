@@ -138,6 +138,7 @@ impl Tiers {
                 Err(Error::Corrupt(damage)) => {
                     damaged += 1;
                     if damaged >= DAMAGE_SEEN_MIN {
+                        self.note_read_damage(&damage, key.hash.tag());
                         return Err(Error::Corrupt(damage));
                     }
                 }

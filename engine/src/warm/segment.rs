@@ -2,7 +2,7 @@
 //! Knows bytes and offsets; knows nothing of the index, of liveness, or of why it is cleaned.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Damage, Error, Result};
@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     pub map: Arc<Map>,
     /// The values that programs hold of it.
     pub pins: FilePins,
+    /// The keys of its records were looked up in the archives.
+    pub resolved: AtomicBool,
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
     /// One bit for each 4 KiB in which a long record starts: its body was checked.
     checked: Vec<AtomicU64>,
@@ -66,6 +68,7 @@ impl Segment {
             file,
             pins: FilePins::new(header.id.to_string(), Arc::clone(&map)),
             map,
+            resolved: AtomicBool::new(false),
             sealed: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
             superseded: OnceLock::new(),
@@ -212,6 +215,12 @@ impl Segment {
     pub(crate) fn witness(&self, tag: u32, offset: u32) -> Option<TrailerEntry> {
         let found = self.trailer().ok()?.find(tag).ok()?;
         found.into_iter().find(|entry| entry.offset == offset)
+    }
+
+    /// The same when even the tag is unknown. Reads the whole trailer.
+    pub(crate) fn witness_at(&self, offset: u32) -> Option<TrailerEntry> {
+        let trailer = self.trailer().ok()?;
+        trailer.entries().filter_map(Result::ok).find(|entry| entry.offset == offset)
     }
 }
 
