@@ -127,7 +127,7 @@ pub(crate) fn write_file(tiers: &Tiers) -> Result<()> {
     let path = || tiers.dir.path().join(STATISTICS_NAME);
     written.map_err(|error| Error::io("write statistics", path(), error))?;
     let len = text.len() as u64;
-    tiers.statistics_len.store(len, std::sync::atomic::Ordering::Relaxed);
+    tiers.extra.statistics_len.store(len, std::sync::atomic::Ordering::Relaxed);
     Ok(())
 }
 
@@ -152,5 +152,52 @@ pub(crate) fn emit(tiers: &Tiers) {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
             metrics::gauge!(name, "store" => store.clone()).set(value as f64);
         }
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+    use parking_lot::Mutex;
+
+    use crate::options::Options;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Names(Mutex<Vec<String>>);
+
+    impl Recorder for Names {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.0.lock().push(key.name().to_owned());
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.0.lock().push(key.name().to_owned());
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn the_recorder_of_a_program_gets_every_figure() {
+        let dir = tempfile::tempdir().unwrap();
+        let tiers = Tiers::open(dir.path(), Options::new()).unwrap();
+        let names = Names::default();
+        metrics::with_local_recorder(&names, || emit(&tiers));
+        let names = names.0.into_inner();
+        assert_eq!(names.len(), figures(&Stats::of(&tiers)).len());
+        assert!(names.contains(&"terrace_puts_total".to_owned()));
+        assert!(names.contains(&"terrace_debt_bytes".to_owned()));
     }
 }

@@ -1,6 +1,6 @@
-//! A snapshot that is held under full write load: it keeps what it shows, that is shown and bounded,
-//! cleaning goes on, and when it is dropped its bytes come back. `TERRACE_HELD_SECONDS` says for how
-//! long it is held: 6 by default, 600 by hand.
+//! A snapshot that is held under full write load: it keeps what it shows, that is shown and
+//! bounded, cleaning goes on, and when it is dropped its bytes come back. `TERRACE_HELD_SECONDS`
+//! says for how long it is held: 6 by default, 600 by hand.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What puts wait for while movement is in full debt, and what deleting and overwriting leave on the
-//! disk and write in all. `cargo run --release -p terrace-benches --bin loads -- debt`
+//! What puts wait for while movement is in full debt, and what deleting and overwriting leave on
+//! the disk and write in all. `cargo run --release -p terrace-benches --bin loads -- debt`
 
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_methods, reason = "a bench reads clocks itself")]
@@ -192,7 +192,7 @@ fn since(before: &Stats, db: &Db) -> Stats {
 fn amplification(stats: &Stats) {
     let moved = stats.survivor_bytes + stats.archive_bytes;
     println!(
-        "  written: {:.3} bytes an encoded byte put (journal {:.3}, survivors {:.3}, archives {:.3})",
+        "  written: {:.3} an encoded byte put (journal {:.3}, survivors {:.3}, archives {:.3})",
         ratio(stats.journal_bytes + moved, stats.user_bytes),
         ratio(stats.journal_bytes, stats.user_bytes),
         ratio(stats.survivor_bytes, stats.user_bytes),

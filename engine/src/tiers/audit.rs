@@ -169,7 +169,7 @@ impl Tiers {
             let bytes = FileBytes { trailer: len, len, ..FileBytes::default() };
             files.push(FileAccount { name, bytes });
         }
-        let len = self.statistics_len.load(Ordering::Relaxed);
+        let len = self.extra.statistics_len.load(Ordering::Relaxed);
         if len > 0 {
             let name = crate::tiers::recover::STATISTICS_NAME.to_owned();
             let bytes = FileBytes { statistics: len, len, ..FileBytes::default() };

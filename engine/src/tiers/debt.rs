@@ -20,8 +20,8 @@ const WAITS_MIN: u32 = 50;
 
 /// Garbage that is never worth moving for: headers, trailers, one open chunk, one small segment.
 const GARBAGE_LEN: u64 = 2 << 20;
-/// Puts are slowed down once garbage lies so far over its bound, or by a quarter of it, and at their
-/// slowest at twice that.
+/// Puts are slowed down once garbage lies so far over its bound, or by half of it, and are at their
+/// slowest at twice that. Less would make cleaning copy more than it frees.
 const GARBAGE_SLACK_MIN: u64 = 8 << 20;
 
 /// Bytes that the log may take for so many live ones before cleaning begins.
@@ -119,8 +119,8 @@ impl Tiers {
         self.options.disk_budget.is_some_and(|most| disk + DISK_RESERVE >= most)
     }
 
-    /// How far the log and the disk are over what they may take, and garbage over what cleaning lets
-    /// be. The log may lie a quarter over its
+    /// How far the log and the disk are over what they may take, and garbage over what cleaning
+    /// lets be. The log may lie a quarter over its
     /// budget for a moment: what is written faster than it can go down waits there.
     pub(crate) fn space_debt(&self) -> Debt {
         let warm = self.warm_len.load(Ordering::Relaxed);
@@ -129,8 +129,8 @@ impl Tiers {
             return Debt::Full;
         }
         let over = warm.saturating_sub(budget - budget / 8);
-        let garbage = self.garbage_over.load(Ordering::Relaxed);
-        let slack = GARBAGE_SLACK_MIN.max((warm - garbage.min(warm)) / 4);
+        let garbage = self.extra.garbage_over.load(Ordering::Relaxed);
+        let slack = GARBAGE_SLACK_MIN.max((warm - garbage.min(warm)) / 2);
         let garbage = garbage.saturating_sub(slack);
         let share = (over * 1000 / (budget / 8)).max(garbage.saturating_mul(1000) / slack);
         match u32::try_from(share).unwrap_or(1000).min(1000) {
@@ -144,7 +144,7 @@ impl Tiers {
         let warm = self.warm_allocated(append);
         let bound = garbage_bound(append.live_bytes() + append.pinned_bytes());
         self.warm_len.store(warm, Ordering::Relaxed);
-        self.garbage_over.store(warm.saturating_sub(bound), Ordering::Relaxed);
+        self.extra.garbage_over.store(warm.saturating_sub(bound), Ordering::Relaxed);
     }
 
     /// Bytes that movement owes: the log over the share of its budget at which demotion begins, and
@@ -152,7 +152,7 @@ impl Tiers {
     pub(crate) fn debt_bytes(&self) -> u64 {
         let warm = self.warm_len.load(Ordering::Relaxed);
         let over = warm.saturating_sub(self.demotion_mark());
-        over.max(self.garbage_over.load(Ordering::Relaxed))
+        over.max(self.extra.garbage_over.load(Ordering::Relaxed))
     }
 
     /// Bytes of log above which the coldest of it goes down.

@@ -106,6 +106,15 @@ pub(crate) struct Maintenance {
     pub order_swept: Box<[u8]>,
 }
 
+/// Figures as of the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    /// Bytes of the statistics file, once it was written.
+    pub statistics_len: AtomicU64,
+    /// Bytes of garbage over its bound.
+    pub garbage_over: AtomicU64,
+}
+
 /// Whether the log is longer than the memory that the system has for pages of files: then warm
 /// records that are touched twice are copied into the hot tier.
 #[derive(Debug, Default)]
@@ -147,10 +156,7 @@ pub(crate) struct Tiers {
     /// Allocated bytes of the log and of all files, as of the last roll or movement.
     pub warm_len: AtomicU64,
     pub disk_len: AtomicU64,
-    /// Bytes of the statistics file, once it was written.
-    pub statistics_len: AtomicU64,
-    /// Bytes of garbage over its bound, as of the last look.
-    pub garbage_over: AtomicU64,
+    pub extra: Extra,
     pub pages: FilePages,
     /// Rises before index entries are removed, so that a miss can be told from a move.
     pub moves: AtomicU64,

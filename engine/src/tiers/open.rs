@@ -20,7 +20,7 @@ use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::recover::{Opened, Recovered, STATISTICS_NAME, open_dir};
-use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
+use crate::tiers::{Counters, Extra, FilePages, Maintenance, Tiers};
 use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
@@ -210,8 +210,7 @@ fn assemble(
         visible: AtomicU64::new(last.0),
         warm_len: AtomicU64::new(0),
         disk_len: AtomicU64::new(0),
-        statistics_len: AtomicU64::new(0),
-        garbage_over: AtomicU64::new(0),
+        extra: Extra::default(),
         pages: FilePages::default(),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
