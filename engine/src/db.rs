@@ -20,6 +20,7 @@ use crate::stats::Stats;
 use crate::tiering::workers;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::{KeyspaceState, new_facts};
+use crate::tiers::tally::Answer;
 use crate::transaction::{self, Transaction};
 use crate::verify::{Progress, Verified, VerifyOptions};
 
@@ -59,7 +60,8 @@ impl Options {
 
     /// Opens a store in a directory of its own under the system's temporary directory; it is
     /// removed when the last handle is dropped.
-    pub fn temporary(self) -> Result<Db> {
+    pub fn temporary(mut self) -> Result<Db> {
+        self.temporary = true;
         let path = crate::vfs::os::temporary_path()
             .map_err(|error| Error::io("make temporary directory", "temporary directory", error))?;
         Db::start(&path, self, Some(path.clone()))
@@ -273,9 +275,8 @@ impl Db {
 
     /// Reads that the hot, the warm and the cold tier answered; cheaper than [`Db::stats`].
     pub fn hits(&self) -> [u64; 3] {
-        let counters = &self.tiers().counters;
-        [&counters.hot_hits, &counters.warm_hits, &counters.cold_hits]
-            .map(|hits| hits.load(std::sync::atomic::Ordering::Relaxed))
+        let reads = &self.tiers().counters.reads;
+        [Answer::Hot, Answer::Warm, Answer::Cold].map(|answer| reads.sum(answer))
     }
 
     /// What the statistics file says, as of now: a line a figure, `name value`, and a line for each

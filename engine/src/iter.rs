@@ -104,6 +104,20 @@ impl Cursor {
         Self(State::Walking(view, source))
     }
 
+    /// Hands what lies ready of an ordered walk to `each`. What is handed out here is not noted as
+    /// given, so a walk from both ends has nothing ready.
+    fn run(
+        &mut self,
+        each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        match &mut self.0 {
+            State::Walking(view, Source::Ordered(ordered)) if ordered.given_back.is_empty() => {
+                ordered.front.run(view.tiers(), &ordered.span, each)
+            }
+            _ => Ok(ControlFlow::Continue(())),
+        }
+    }
+
     /// Hands the next item of this direction to `take`; `None` at the end.
     fn step<R>(
         &mut self,
@@ -205,7 +219,7 @@ impl Iter {
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
         while let Some(flow) = self.0.step(Direction::Forward, |item, _| item.read(&mut each)) {
-            if flow?.is_break() {
+            if flow?.is_break() || self.0.run(&mut each)?.is_break() {
                 break;
             }
         }

@@ -14,7 +14,7 @@ use crate::options::{PutOptions, check_ttl};
 use crate::reader::Reader;
 use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
-use crate::tiers::read::Hit;
+use crate::tiers::read::Seen;
 use crate::tiers::span::KeyRange;
 use crate::tiers::write::{Expected, Guard, Mutation, Outcome};
 use crate::value::Value;
@@ -22,8 +22,6 @@ use crate::watch::Watch;
 
 /// How often an optimistic change is tried before it gives up.
 pub(crate) const ATTEMPTS_MAX: u32 = 10_000;
-/// Keys of `multi_get` whose records are fetched ahead together.
-const MULTI_GET_CHUNK: usize = 64;
 /// Keys that one batch of `delete_prefix` deletes.
 const DELETE_BATCH_LEN: usize = 1024;
 
@@ -157,7 +155,7 @@ impl Keyspace {
         let read = std::cell::Cell::new(Some(read));
         let once = |bytes: &[u8]| read.take().map(|read| read(bytes));
         let found =
-            self.reader.read(key, |record| once(record.value), |hit| once(&hit.value(key)))?;
+            self.reader.read(key, |record| once(record.value), |seen| once(seen.bytes()))?;
         Ok(found.flatten())
     }
 
@@ -169,16 +167,7 @@ impl Keyspace {
         for key in keys {
             limits::check_key(key.as_ref())?;
         }
-        let view = self.reader.view()?;
-        let mut values = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(MULTI_GET_CHUNK) {
-            let tag = |key: &K| self.tiers().seed.hash(view.incarnation, key.as_ref()).tag();
-            self.tiers().prefetch_records(&chunk.iter().map(tag).collect::<Vec<_>>());
-            for key in chunk {
-                values.push(view.get(key.as_ref())?);
-            }
-        }
-        Ok(values)
+        self.reader.multi_get(keys)
     }
 
     /// Whether the key is there.
@@ -203,10 +192,10 @@ impl Keyspace {
                 let len = crate::format::record::encoded_len(key.len(), record.value.len());
                 info(record.seq.0, record.deadline_ms, Tier::Hot, record.value.len(), len)
             },
-            |hit| {
-                let tier = if matches!(hit, Hit::Cold(_)) { Tier::Cold } else { Tier::Warm };
-                let len = hit.value(key).len();
-                info(hit.seq().0, hit.deadline_ms(), tier, len, hit.stored_len())
+            |seen| {
+                let tier = if matches!(seen, Seen::Cold(_)) { Tier::Cold } else { Tier::Warm };
+                let len = seen.bytes().len();
+                info(seen.seq().0, seen.deadline_ms(), tier, len, seen.stored_len())
             },
         )
     }

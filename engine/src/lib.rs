@@ -24,12 +24,14 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("terrace is tested on Linux alone so far; other systems are refused until they are");
 
+mod canary;
 mod error;
 mod hash;
 mod ids;
 mod key;
 mod limits;
 mod options;
+mod shim;
 mod value;
 
 mod vfs;
@@ -91,7 +93,9 @@ pub mod internals;
 /// The outside world, for tests: a clock that a test sets, the simulated disk.
 #[cfg(feature = "testing")]
 pub mod testing {
+    pub use crate::canary::{Canary, plant};
     pub use crate::vfs::clock::{ManualTime, TimeSource};
+    pub use crate::vfs::os::seed_random;
     pub use crate::vfs::sim::{SimVfs, Survivors};
     pub use crate::vfs::{Dir, Entry, EntryKind, File, Lock, Vfs};
 }

@@ -51,6 +51,8 @@ pub struct Options {
     pub(crate) statistics_every: Option<Duration>,
     pub(crate) workers: bool,
     pub(crate) read_only: bool,
+    /// Nobody opens the store again.
+    pub(crate) temporary: bool,
     pub(crate) vfs: Option<Arc<dyn Vfs>>,
     pub(crate) time: Option<Arc<dyn TimeSource>>,
 }
@@ -69,6 +71,7 @@ impl Default for Options {
             statistics_every: None,
             workers: true,
             read_only: false,
+            temporary: false,
             vfs: None,
             time: None,
         }

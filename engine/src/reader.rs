@@ -12,13 +12,18 @@ use crate::hot::HotRecord;
 use crate::ids::{Incarnation, Seq};
 use crate::key::Key;
 use crate::limits;
+use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::moments::{Holder, HolderKind, Moment};
-use crate::tiers::read::{Hit, KeyRef};
+use crate::tiers::read::{KeyRef, Seen};
+use crate::tiers::several::Told;
 use crate::tiers::span::{Direction, KeyRange};
-use crate::tiers::{Tiers, bump};
+use crate::tiers::tally::Answer;
 use crate::value::Value;
 use crate::value::pins::Site;
+
+/// Keys of `multi_get` whose records are fetched ahead together.
+const KEYS_AT_ONCE: usize = 64;
 
 /// One keyspace of one store, for reading.
 #[derive(Debug, Clone)]
@@ -111,13 +116,40 @@ impl View {
             && let Some(Some(found)) =
                 self.reader.hot_get(&at, |record| (record.seq <= moment).then(|| copy(record)))
         {
-            bump(&tiers.counters.hot_hits, 1);
+            tiers.counters.reads.add(Answer::Hot, 1);
             return Ok(Some(found));
         }
-        let hit = tiers.hit_at(&at, Some(moment))?;
+        let found =
+            tiers.read_at(&at, Some(moment), |seen| (seen.value_for(tiers, site), seen.seq()))?;
         // What was read may have been let go of meanwhile.
         self.check()?;
-        Ok(hit.map(|hit| (hit.value_for(key, tiers, site), hit.seq())))
+        Ok(found)
+    }
+
+    /// Appends the values of several keys: those that are known, and the others as they are at the
+    /// moment.
+    fn fill<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        told: &mut [Told],
+        values: &mut Vec<Option<Value>>,
+        site: Site,
+    ) -> Result<()> {
+        let unsure = |told: &Told| matches!(told, Told::Nothing | Told::Unsure);
+        let tag = |key: &K| self.tiers().seed.hash(self.incarnation, key.as_ref()).tag();
+        let missing = keys.iter().zip(told.iter()).filter(|(_, told)| unsure(told));
+        let tags: Vec<u32> = missing.map(|(key, _)| tag(key)).collect();
+        self.tiers().prefetch_records(&tags);
+        for (key, told) in keys.iter().zip(told) {
+            values.push(match std::mem::take(told) {
+                Told::Value(value) => Some(value),
+                Told::Absent => None,
+                Told::Nothing | Told::Unsure => {
+                    self.get_versioned(key.as_ref(), site)?.map(|(value, _)| value)
+                }
+            });
+        }
+        Ok(())
     }
 
     /// The outermost keys of a range that may be there, and whether there may be more.
@@ -204,7 +236,7 @@ impl Reader {
         &self,
         key: &[u8],
         hot: impl FnOnce(HotRecord<'_>) -> R,
-        other: impl FnOnce(&Hit) -> R,
+        other: impl FnOnce(&Seen<'_>) -> R,
     ) -> Result<Option<R>> {
         limits::check_key(key)?;
         let tiers = self.tiers();
@@ -216,33 +248,90 @@ impl Reader {
         if !tiers.hot.is_empty_fast()
             && let Some(found) = self.hot_get(&at, hot)
         {
-            bump(&tiers.counters.hot_hits, 1);
+            tiers.counters.reads.add(Answer::Hot, 1);
             return Ok(Some(found));
         }
         let moves = tiers.moves();
-        let Some(hit) = tiers.newest_hit(&at)? else { return Ok(None) };
-        if matches!(hit, Hit::Cold(_)) || tiers.pages.short.load(Ordering::Relaxed) {
-            self.admit(&at, &hit, moves);
-        }
-        Ok(Some(other(&hit)))
+        tiers.read_at(&at, None, |seen| {
+            if matches!(seen, Seen::Cold(_)) || tiers.pages.short.load(Ordering::Relaxed) {
+                self.admit(&at, &seen, moves);
+            }
+            other(&seen)
+        })
     }
 
     /// A record that is touched a second time gets a copy in the hot tier: a cold one always, a
     /// warm one while the log is longer than the memory for its pages, for else it is there anyway.
-    fn admit(&self, at: &KeyRef<'_>, hit: &Hit, moves: u64) {
+    fn admit(&self, at: &KeyRef<'_>, seen: &Seen<'_>, moves: u64) {
         let tiers = self.tiers();
         if !tiers.hot.note_touch(at.hash) {
             return;
         }
-        let (value, seq) = (hit.value(at.key), hit.seq());
-        let record = HotRecord { value: &value, seq, deadline_ms: hit.deadline_ms() };
+        let seq = seen.seq();
+        let record = HotRecord { value: seen.bytes(), seq, deadline_ms: seen.deadline_ms() };
         tiers.hot.admit(&at.hot(), &record, || tiers.is_newest(at, seq, moves));
+    }
+
+    /// The values of several keys as of one moment. Nothing is held where the log alone answers:
+    /// else a moment is, and who did not answer is asked again at it.
+    #[track_caller]
+    pub(crate) fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
+        let tiers = self.tiers();
+        tiers.check_open()?;
+        let incarnation = self.state.incarnation()?;
+        let (moment, site) = (tiers.visible(), Location::caller());
+        let mut all = Vec::with_capacity(keys.len());
+        if !self.state.volatile && tiers.hot.is_empty_fast() {
+            self.tell_several(keys, (incarnation, moment), &mut all, site);
+        }
+        let sure = |told: &Told| matches!(told, Told::Absent | Told::Value(_));
+        let known = all.len() == keys.len() && all.iter().all(sure);
+        if known && self.state.incarnation()? == incarnation {
+            let values = all.into_iter().map(|told| match told {
+                Told::Value(value) => Some(value),
+                _ => None,
+            });
+            let values: Vec<Option<Value>> = values.collect();
+            let found = values.iter().flatten().count() as u64;
+            tiers.counters.reads.add(Answer::Warm, found);
+            tiers.counters.reads.add(Answer::Miss, values.len() as u64 - found);
+            return Ok(values);
+        }
+        let view = self.view()?;
+        if view.moment() != Some(moment) || view.incarnation != incarnation {
+            all.clear();
+        }
+        all.resize(keys.len(), Told::Unsure);
+        let mut values = Vec::with_capacity(keys.len());
+        for (keys, told) in keys.chunks(KEYS_AT_ONCE).zip(all.chunks_mut(KEYS_AT_ONCE)) {
+            view.fill(keys, told, &mut values, site)?;
+        }
+        Ok(values)
+    }
+
+    fn tell_several<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        (incarnation, moment): (Incarnation, Seq),
+        all: &mut Vec<Told>,
+        site: Site,
+    ) {
+        let tiers = self.tiers();
+        let mut hashed = Vec::with_capacity(keys.len().min(KEYS_AT_ONCE));
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            hashed.clear();
+            hashed.extend(keys.iter().map(|key| {
+                let key = key.as_ref();
+                KeyRef { incarnation, hash: tiers.seed.hash(incarnation, key), key }
+            }));
+            all.append(&mut tiers.read_several(&hashed, moment, site));
+        }
     }
 
     #[track_caller]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         let (tiers, site) = (self.tiers(), Location::caller());
-        self.read(key, |record| Value::from(record.value), |hit| hit.value_for(key, tiers, site))
+        self.read(key, |record| Value::from(record.value), |seen| seen.value_for(tiers, site))
     }
 }
 
@@ -272,14 +361,16 @@ mod tests {
         keyspace.put("key", "old").unwrap();
         let at = reader.key_ref(b"key").unwrap();
         let moves = reader.tiers().moves();
-        let old = reader.tiers().newest_hit(&at).unwrap().unwrap();
-        keyspace.put("key", "new").unwrap();
-        for _ in 0..3 {
+        let read = reader.tiers().read_at(&at, None, |old| {
+            keyspace.put("key", "new").unwrap();
+            for _ in 0..3 {
+                reader.admit(&at, &old, moves);
+            }
+            assert_eq!(reader.tiers().hot.record_count(), 0);
+            keyspace.delete("key").unwrap();
             reader.admit(&at, &old, moves);
-        }
-        assert_eq!(reader.tiers().hot.record_count(), 0);
-        keyspace.delete("key").unwrap();
-        reader.admit(&at, &old, moves);
+        });
+        assert_eq!(read.unwrap(), Some(()));
         assert_eq!(reader.tiers().hot.record_count(), 0);
         assert_eq!(keyspace.get("key").unwrap(), None);
     }

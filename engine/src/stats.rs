@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tiers::Tiers;
 use crate::tiers::moments::{HolderKind, Moment};
+use crate::tiers::tally::Answer;
 
 /// What the store did since it was opened, and what it holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Stats {
     pub segments: u64,
     /// Archives.
     pub archives: u64,
+    /// Whether opening took the index from the image that the last close left.
+    pub index_image: bool,
     /// Bytes of the index.
     pub index_bytes: u64,
     /// Bytes of memory that keep the keys in order.
@@ -125,12 +128,13 @@ impl Stats {
             u64::from(entry.archive.record_count()).saturating_sub(entry.dead.total().record_count)
         });
         Self {
+            index_image: tiers.report.index_image,
             puts: read(&counters.puts),
             deletes: read(&counters.deletes),
-            hot_hits: read(&counters.hot_hits),
-            warm_hits: read(&counters.warm_hits),
-            cold_hits: read(&counters.cold_hits),
-            misses: read(&counters.misses),
+            hot_hits: counters.reads.sum(Answer::Hot),
+            warm_hits: counters.reads.sum(Answer::Warm),
+            cold_hits: counters.reads.sum(Answer::Cold),
+            misses: counters.reads.sum(Answer::Miss),
             user_bytes: read(&counters.user_bytes),
             journal_bytes: read(&counters.journal_bytes),
             survivor_bytes: read(&counters.survivor_bytes),

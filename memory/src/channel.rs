@@ -9,11 +9,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +19,11 @@ use crate::clock::Stopwatch;
 use crate::codec::Schema;
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::retention::Retention;
+use crate::retention::{Retention, retain_rows};
 use crate::store::{
     Batch, Entry, LogRetention, Millis, Ns, Scan, Seq, Store, StoreExt, Ttl, retry,
 };
+pub use crate::worker::Worker;
 
 const HEADER: &[u8] = b"h";
 /// Items that are read at a time.
@@ -33,8 +32,6 @@ const PAGE: usize = 64;
 const ATTEMPTS_MAX: u32 = 5;
 /// How long a worker waits before it looks whether it is to end.
 const WORKER_WAIT: Duration = Duration::from_millis(200);
-/// The most items that one call of `retain` deletes in one commit.
-const RETAIN_ROWS: usize = 1000;
 
 /// Where a consumer begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,27 +143,10 @@ impl<T: Serialize + DeserializeOwned> DistributedMemory<T> {
     /// wants them; answers how many went. A consumer that was further back goes on with the first
     /// that is kept. `size` is bytes as stored.
     pub fn retain(&self, retention: Retention) -> Result<u64> {
-        let now = self.store.now();
-        let scan = Scan { limit: usize::MAX, ..Scan::prefix(b"i") };
-        let (mut count, mut size) = (0_u64, 0_u64);
-        let mut doomed: Vec<Bytes> = Vec::new();
-        self.store.walk(&self.ns, scan.reverse(), |key, entry| {
-            count += 1;
-            size += entry.value.len() as u64;
-            let item: Item<serde::de::IgnoredAny> = Schema::default().decode(&entry.value)?;
-            let over = retention.count.is_some_and(|most| count > most)
-                || retention.size.is_some_and(|most| size > most)
-                || retention.age.is_some_and(|age| now.since(item.at) > age);
-            if over || !doomed.is_empty() {
-                doomed.push(key);
-            }
-            Ok(true)
-        })?;
-        for keys in doomed.rchunks(RETAIN_ROWS) {
-            let delete = |batch: Batch, key: &Bytes| batch.delete(key.clone());
-            self.store.commit(keys.iter().rev().fold(Batch::new(&self.ns), delete))?;
-        }
-        Ok(doomed.len() as u64)
+        let read = |stored: &[u8]| {
+            Schema::default().decode(stored).map(|row: Item<serde::de::IgnoredAny>| (row.at, None))
+        };
+        retain_rows(&*self.store, &self.ns, b"i", retention, read)
     }
 }
 
@@ -268,9 +248,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Subscription<T> {
         mut self,
         mut handle: impl FnMut(Event<T>) -> Result<()> + Send + 'static,
     ) -> Worker {
-        let ending = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&ending);
-        let run = move || {
+        Worker::spawn(move |end| {
             while !end.load(Ordering::Acquire) {
                 let Some(event) = self.next(WORKER_WAIT)? else { continue };
                 let done = (0..ATTEMPTS_MAX).any(|_| {
@@ -280,41 +258,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Subscription<T> {
                 if done { self.ack(event.seq)? } else { self.set_aside(event.seq)? }
             }
             Ok(())
-        };
-        #[expect(clippy::disallowed_methods, reason = "the one thread that a caller asks for")]
-        let thread = Some(std::thread::spawn(run));
-        Worker { ending, thread }
-    }
-}
-
-/// A thread that handles a channel's items. It ends, and is waited for, when this is dropped.
-#[derive(Debug)]
-#[must_use = "dropped, the worker ends"]
-pub struct Worker {
-    ending: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<()>>>,
-}
-
-impl Worker {
-    /// Ends the worker; answers what it failed with, if it did.
-    pub fn stop(mut self) -> Result<()> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<()> {
-        self.ending.store(true, Ordering::Release);
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(Error::Closed),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // What it failed with is asked for with `stop`.
-        drop(self.join());
+        })
     }
 }
 

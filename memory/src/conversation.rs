@@ -8,6 +8,7 @@
 mod handle;
 mod header;
 mod row;
+mod tail;
 mod window;
 
 use std::fmt;

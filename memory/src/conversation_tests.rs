@@ -298,3 +298,73 @@ proptest! {
         }
     }
 }
+
+/// As many histories as asked for, a window of each after every append: the newest messages that a
+/// handle keeps are those that are stored.
+#[test]
+fn no_window_of_many_generated_histories_breaks_a_rule() {
+    let asked = std::env::var("TERRACE_WINDOW_HISTORIES").ok();
+    let count: u64 = asked.and_then(|text| text.parse().ok()).unwrap_or(20_000);
+    let mut random = 0x7E44_ACE5_u64;
+    let mut below = |end: u64| {
+        // SplitMix64.
+        random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (random ^ (random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % end
+    };
+    let roles =
+        [Role::System, Role::User, Role::User, Role::Assistant, Role::Assistant, Role::Tool];
+    let (_, sessions) = sessions();
+    for history in 0..count {
+        let talk = sessions.get_or_create("s").unwrap();
+        let mut all = Vec::new();
+        for _ in 0..=below(24) {
+            let role = roles[usize::try_from(below(6)).unwrap()];
+            let mut message = Message::new(role, "x".repeat(usize::try_from(below(30)).unwrap()));
+            message.group = (below(3) == 0).then(|| GroupId(below(2).to_string()));
+            message.at = Millis(1);
+            if talk.append(message.clone()).is_ok() {
+                all.push(message);
+            }
+            if all.is_empty() || below(4) > 0 {
+                continue;
+            }
+            let (max_messages, max_tokens) = (below(20), below(200));
+            let window = Window { max_messages, max_tokens, pin_system: below(2) == 0 };
+            let view = talk.window(window).unwrap();
+            if let Err(why) = check_view(&all, &view, window) {
+                panic!("history {history}: {why}: {all:?} in {window:?}");
+            }
+        }
+        sessions.delete("s").unwrap();
+    }
+}
+
+#[test]
+fn what_a_handle_keeps_follows_every_change_of_another() {
+    let (_, sessions) = sessions();
+    let (one, two) = (sessions.get_or_create("s").unwrap(), sessions.get_or_create("s").unwrap());
+    let shown = |talk: &ConversationMemory| {
+        let view = talk.window(Window::default()).unwrap();
+        (texts(&view.messages).join(" "), view.tokens)
+    };
+    let say = |text: &str| two.append(Message::new(Role::User, text)).unwrap();
+    say("a");
+    assert_eq!(shown(&one), ("a".into(), 1));
+    say("b");
+    two.append(Message::new(Role::System, "s")).unwrap();
+    say("c");
+    assert_eq!(shown(&one), ("a b s c".into(), 4));
+    two.retain(Retention::count(2)).unwrap();
+    assert_eq!(shown(&one), ("s c".into(), 2));
+    for i in 0..300 {
+        say(&i.to_string());
+    }
+    assert_eq!(one.last(1).unwrap()[0].1.content, "299");
+    assert_eq!(shown(&one), shown(&two));
+    two.clear().unwrap();
+    assert_eq!(shown(&one), (String::new(), 0));
+    say("d");
+    assert_eq!(shown(&one), ("d".into(), 1));
+}

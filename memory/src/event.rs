@@ -17,14 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Json, Schema};
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::retention::Retention;
+use crate::retention::{Retention, retain_rows};
 use crate::store::{
     Batch, Entry, Millis, Ns, SCAN_ROWS_MAX, Scan, Seq, Store, StoreExt, Ttl, retry,
 };
 
 const HEADER: &[u8] = b"h";
-/// Events that one commit of `retain` deletes.
-const RETAIN_ROWS: usize = 1000;
 
 /// One change that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -284,30 +282,11 @@ impl EventDrivenStateManager {
     /// Deletes the oldest events until the rest is within the bounds; answers how many went. The
     /// state stays. `size` is bytes as stored.
     pub fn retain(&self, retention: Retention) -> Result<u64> {
-        let now = self.store.now();
-        let scan = Scan { limit: usize::MAX, ..Scan::prefix(b"e") };
-        let (mut count, mut size) = (0_u64, 0_u64);
-        let mut doomed: Vec<(Bytes, Vec<u8>)> = Vec::new();
-        self.store.walk(&self.ns, scan.reverse(), |row, entry| {
-            count += 1;
-            size += entry.value.len() as u64;
-            let change: StateChange = Schema::default().decode(&entry.value)?;
-            let over = retention.count.is_some_and(|most| count > most)
-                || retention.size.is_some_and(|most| size > most)
-                || retention.age.is_some_and(|age| now.since(change.at) > age);
-            if over || !doomed.is_empty() {
-                doomed.push((row, index_key(&change.key, change.seq)));
-            }
-            Ok(true)
-        })?;
-        // The oldest first, so that what is left has no gap wherever this ends.
-        for rows in doomed.rchunks(RETAIN_ROWS) {
-            let delete = |batch: Batch, (row, index): &(Bytes, Vec<u8>)| {
-                batch.delete(row.clone()).delete(index.clone())
-            };
-            self.store.commit(rows.iter().rev().fold(Batch::new(&self.ns), delete))?;
-        }
-        Ok(doomed.len() as u64)
+        let read = |stored: &[u8]| {
+            let change: StateChange = Schema::default().decode(stored)?;
+            Ok((change.at, Some(index_key(&change.key, change.seq))))
+        };
+        retain_rows(&*self.store, &self.ns, b"e", retention, read)
     }
 
     /// The keys that are there and their values, behind `after`, at most `limit`.

@@ -1,9 +1,10 @@
 //! Memory of an agent's process, on the Terrace engine: sessions, token budgets, conversations,
-//! caches, workflow state, snapshots and events. Synchronous; no threads of its own.
+//! caches, workflow state, snapshots, events, and a long-term memory in Markdown. Synchronous; no
+//! threads of its own.
 //!
 //! Everything lives behind one small trait, [`store::Store`]; every abstraction is a cheap handle
 //! over it. [`store::EngineStore`] keeps it on disk, [`store::MemStore`] in memory.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // lifted in `vector::simd` alone; see docs/decisions.md
 
 pub mod budget;
 pub mod cache;
@@ -12,20 +13,26 @@ pub mod codec;
 pub mod compressed;
 pub mod context;
 pub mod conversation;
+pub mod embed;
 pub mod error;
 pub mod event;
+pub mod hook;
 pub mod leak;
+pub mod recall;
 pub mod retention;
 pub mod session;
 pub mod state;
 pub mod store;
 pub mod summary;
+pub mod sync;
 pub mod tiered;
 pub mod tokens;
+pub mod vector;
 pub mod workflow;
 
 mod clock;
 mod keys;
+mod worker;
 
 pub use codec::Json;
 pub use error::{Error, Result};

@@ -13,6 +13,10 @@ mod ext;
 mod layout;
 mod memory;
 mod ns;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -27,6 +31,10 @@ pub use crate::store::engine::EngineStore;
 pub use crate::store::ext::StoreExt;
 pub use crate::store::memory::MemStore;
 pub use crate::store::ns::{ChangeLog, LogRetention, Ns};
+#[cfg(feature = "postgres")]
+pub use crate::store::postgres::PgStore;
+#[cfg(feature = "redis")]
+pub use crate::store::redis::RedisStore;
 
 /// The longest name of a namespace, in bytes.
 pub const NS_LEN_MAX: u64 = 256;
@@ -363,3 +371,6 @@ pub fn deadline(ttl: Ttl, now: Millis, kept: Option<Millis>) -> Result<Option<Mi
         Ttl::Until(moment) => Ok(Some(moment)),
     }
 }
+
+#[cfg(test)]
+mod ttl_tests;

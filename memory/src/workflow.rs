@@ -13,13 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Json, Schema};
 use crate::error::{Error, Result};
-use crate::retention::Retention;
+use crate::retention::{Retention, retain_rows};
 use crate::store::{Batch, Entry, Millis, Ns, Scan, Seq, Store, Ttl, retry};
 pub use crate::workflow::table::{Transitions, TransitionsBuilder};
 
 const STATE: &[u8] = b"s";
-/// Steps that one commit of `retain` deletes.
-const RETAIN_ROWS: usize = 1000;
 
 /// Where a workflow is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,28 +169,8 @@ impl StatefulMemory {
     /// Deletes the oldest steps until the rest is within the bounds; answers how many went. The
     /// state stays. `size` is bytes as stored.
     pub fn retain(&self, retention: Retention) -> Result<u64> {
-        let now = self.store.now();
-        let scan = Scan { limit: usize::MAX, ..Scan::prefix(b"t") };
-        let (mut count, mut size) = (0_u64, 0_u64);
-        let mut doomed: Vec<Bytes> = Vec::new();
-        crate::store::StoreExt::walk(&*self.store, &self.ns, scan.reverse(), |key, entry| {
-            count += 1;
-            size += entry.value.len() as u64;
-            let step: Step = Schema::default().decode(&entry.value)?;
-            let over = retention.count.is_some_and(|most| count > most)
-                || retention.size.is_some_and(|most| size > most)
-                || retention.age.is_some_and(|age| now.since(step.at) > age);
-            if over || !doomed.is_empty() {
-                doomed.push(key);
-            }
-            Ok(true)
-        })?;
-        // The oldest first, so that what is left has no gap wherever this ends.
-        for keys in doomed.rchunks(RETAIN_ROWS) {
-            let delete = |batch: Batch, key: &Bytes| batch.delete(key.clone());
-            self.store.commit(keys.iter().rev().fold(Batch::new(&self.ns), delete))?;
-        }
-        Ok(doomed.len() as u64)
+        let read = |stored: &[u8]| Schema::default().decode(stored).map(|row: Step| (row.at, None));
+        retain_rows(&*self.store, &self.ns, b"t", retention, read)
     }
 }
 

@@ -91,6 +91,36 @@ fn sound(salt: u8) -> (Sound, Files) {
     (Sound { files: files_of(&disk), content, deleted }, old)
 }
 
+/// A store that was never closed: sealed segments, an archive, and a journal of which everything
+/// but the records named `tail` was synced before these were written. Each of them says so, and
+/// each may be lost: nobody can tell the last of them from a torn tail.
+fn sound_open() -> Sound {
+    let disk = SimVfs::new(3);
+    let db = options(&disk).open(HOME).unwrap();
+    let ks = db.keyspace("notes").unwrap();
+    let mut content = Content::new();
+    let mut put = |key: String, value: Vec<u8>| {
+        ks.put(&key, &value).unwrap();
+        content.insert(key.into_bytes(), value);
+    };
+    (0..10_u8).for_each(|i| put(format!("cold {i:02}"), vec![b'a' + i; 60]));
+    db.archive_all().unwrap();
+    (0..8_u8).for_each(|i| put(format!("warm {i:02}"), vec![b'A' + i; 50]));
+    db.compact().unwrap();
+    (0..12_u8).for_each(|i| put(format!("late {i:02}"), vec![b'k' + i; 70]));
+    put("warm 04".into(), b"the second value of it".to_vec());
+    put("cold 05".into(), b"another value of it".to_vec());
+    let deleted: Vec<Vec<u8>> =
+        ["cold 02", "warm 03", "late 02"].map(|key| key.as_bytes().to_vec()).into();
+    for key in &deleted {
+        ks.delete(key).unwrap();
+        content.remove(key);
+    }
+    db.sync().unwrap();
+    (0..6_u8).for_each(|i| ks.put(format!("tail {i}"), vec![b'0' + i; 700]).unwrap());
+    Sound { files: files_of(&disk), content, deleted }
+}
+
 fn disk_of(files: &Files) -> SimVfs {
     let disk = SimVfs::new(1);
     disk.create_dir(Path::new(HOME)).unwrap();
@@ -166,6 +196,7 @@ impl Sound {
         let walked: Vec<_> = ks.iter().collect();
         let failed = walked.iter().any(Result::is_err);
         let rows = walked.into_iter().flatten().map(|(k, v)| (k.to_vec(), v.to_vec()));
+        let rows = rows.filter(|(key, _)| !key.starts_with(b"tail"));
         let same = rows.eq(self.content.iter().map(|(k, v)| (k.clone(), v.clone())));
         if strict && !failed && !same {
             return Err("a walk differs and says nothing".into());
@@ -296,6 +327,25 @@ fn every_length_is_cut() {
     let (sound, _) = sound(0);
     sound.sweep_places("cut", 3, Vec::truncate);
     assert!(sound.files.len() > 5);
+}
+
+#[test]
+fn a_store_that_was_not_closed_is_damaged() {
+    let sound = sound_open();
+    assert_eq!(sound.judge(&sound.files, true), Ok(Outcome::Identical));
+    let step = if std::env::var_os("TERRACE_SWEEP").is_some() { 1 } else { 5 };
+    sound.sweep_places("open, flip", step, |bytes, at| bytes[at] ^= 1 << (at % 8));
+    sound.sweep_places("open, zeroed", 512, |bytes, at| {
+        let end = (at + 512).min(bytes.len());
+        bytes[at..end].fill(0);
+    });
+    let without = |name: &String| {
+        let mut files = sound.files.clone();
+        files.remove(name);
+        (format!("{name} deleted"), files)
+    };
+    let deleted: Vec<_> = sound.files.keys().map(without).collect();
+    assert!(sound.sweep("open, files", &deleted) > 2);
 }
 
 #[test]

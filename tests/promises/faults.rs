@@ -1,8 +1,9 @@
 //! R5, R8, R12: damage is listed or served around, a failed flush poisons, a full disk refuses.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use terrace::testing::{ManualTime, SimVfs};
+use terrace::testing::{ManualTime, SimVfs, Vfs};
 use terrace::{Durability, Error, OpenPolicy, Options, PutOptions};
 use terrace_tests::scratch::Scratch;
 
@@ -67,6 +68,83 @@ fn strict_lists_the_damage_of_a_segment_and_degraded_serves_the_rest() {
     let served = (0..3000_u32).filter(|i| ks.contains(i.to_be_bytes()).unwrap()).count();
     assert!(served > 1000, "{served} keys of the other segments are served");
     assert!(!db.verify(|_| ()).unwrap().is_sound());
+}
+
+#[test]
+fn sound_records_behind_a_hole_of_the_journal_are_served_and_the_gap_is_named() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for i in 0..30_u32 {
+        ks.put(format!("k{i:02}"), vec![b'a'; 100]).unwrap();
+    }
+    db.sync().unwrap();
+    ks.put("behind", "it says that all before it was synced").unwrap();
+    let image = disk.clone_image();
+    let dir = image.open_dir(Path::new(SIM_PATH)).unwrap();
+    let entries = dir.list().unwrap().into_iter();
+    let mut names = entries.map(|entry| format!("{SIM_PATH}/{}", entry.name));
+    let place = |name: &String| {
+        image.read(name).and_then(|bytes| bytes.windows(3).position(|window| window == b"k10"))
+    };
+    let name = names.find(|name| place(name).is_some()).unwrap();
+    let at = place(&name).unwrap();
+    image.edit(&name, |bytes: &mut Vec<u8>| bytes[at + 50] ^= 1);
+    let strict = open_sim(&image.clone_image(), &time);
+    assert!(matches!(strict, Err(Error::Damaged { .. })), "{strict:?}");
+    let options = tiny().without_workers().file_system(Arc::new(image.clone_image()));
+    let db = options.time(time).open_policy(OpenPolicy::Degraded).open(SIM_PATH).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    let served = (0..30_u32).filter(|i| ks.contains(format!("k{i:02}")).unwrap()).count();
+    assert_eq!((served, ks.contains("behind").unwrap()), (29, true));
+    let verified = db.verify(|_| ()).unwrap();
+    let gap = verified.damage.iter().find(|damage| damage.field == "seq").unwrap();
+    assert_eq!((gap.found.as_str(), gap.expected.as_str()), ("12", "11"), "{gap:?}");
+    assert_exact(&db);
+}
+
+#[test]
+fn an_archive_of_a_cleared_keyspace_goes_only_after_all_that_came_before_is_durable() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let (cleared, other) = (db.keyspace("cleared").unwrap(), db.keyspace("other").unwrap());
+    (0..20_u32).for_each(|i| cleared.put(i.to_be_bytes(), "archived").unwrap());
+    db.archive_all().unwrap();
+    db.sync().unwrap();
+    other.put("before", "the clear").unwrap();
+    cleared.clear().unwrap();
+    settle(&db);
+    let image = disk.crash(terrace::testing::Survivors::None);
+    let db = open_sim(&image, &time).unwrap();
+    let left = db.keyspace("cleared").unwrap().iter().count();
+    let is_there = db.keyspace("other").unwrap().contains("before").unwrap();
+    assert!(left == 20 || left == 0 && is_there, "{left} keys, what came before: {is_there}");
+    assert_exact(&db);
+}
+
+#[test]
+fn a_full_disk_refuses_what_needs_space_and_the_store_goes_on_when_there_is_some() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    (0..50_u32).for_each(|i| ks.put(i.to_be_bytes(), vec![1; 1000]).unwrap());
+    let mut refused = 0;
+    for blocks in [0, 1, 2, 40, 80] {
+        disk.set_capacity(disk.used() + blocks * 4096);
+        for _ in 0..3 {
+            refused += u32::from(db.compact().is_err()) + u32::from(db.archive_all().is_err());
+            refused += u32::from(ks.put("more", vec![2; 300_000]).is_err());
+        }
+        assert!((0..50_u32).all(|i| ks.contains(i.to_be_bytes()).unwrap()), "{blocks} blocks");
+        disk.heal();
+        ks.put("room", "again").unwrap();
+        db.compact().unwrap();
+        settle(&db);
+        assert_exact(&db);
+    }
+    assert!(refused > 5, "{refused} calls were refused");
+    let db = open_sim(&disk.crash(terrace::testing::Survivors::None), &time).unwrap();
+    assert!(db.verify(|_| ()).unwrap().is_sound());
 }
 
 #[test]

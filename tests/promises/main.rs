@@ -15,6 +15,7 @@ mod errors;
 mod events;
 mod faults;
 mod held;
+mod image;
 mod kill;
 mod leaks;
 mod ledger;

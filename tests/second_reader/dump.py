@@ -67,7 +67,8 @@ def read_op(c):
     if kind == 12:
         return kind, (c.string(), c.num(4), c.num(8))
     widths = {1: (4, 4), 2: (4, 1), 3: (4,), 4: (4, 1, 8, 8, 8, 4), 5: (4,), 6: (4, 8), 7: (4,),
-              8: (4, 8), 9: (4,), 10: (4,), 13: (8,), 14: (8,), 15: (8,)}
+              8: (4, 8), 9: (4,), 10: (4,), 13: (8,), 14: (8,), 15: (8,),
+              16: (4,), 17: (4, 8, 4)}
     check(kind in widths, f"op {kind}")
     return kind, tuple(c.num(w) for w in widths[kind])
 
@@ -105,7 +106,8 @@ class FileSet:
         die("no manifest")
 
     def apply(self, kind, f):
-        states = {2: "open", 3: "draft", 4: "sealed", 5: "draft", 6: "archive", 7: "draft", 8: "bits"}
+        states = {2: "open", 3: "draft", 4: "sealed", 5: "draft", 6: "archive", 7: "draft", 8: "bits",
+                  16: "draft", 17: "image"}
         if kind == 0:
             self.store, self.archive_dir = f[0], f[3]
         elif kind in states:

@@ -6,7 +6,12 @@ use crate::tree::{Finding, Tree};
 
 /// Floors from 0; on each floor groups from the left. Modules of one group stand in one list.
 const FLOORS: &[&[&[&str]]] = &[
-    &[&["ids", "error"], &["limits", "shim", "hash", "key"], &["vfs"], &["value", "options"]],
+    &[
+        &["ids", "error", "canary"],
+        &["limits", "shim", "hash", "key"],
+        &["vfs"],
+        &["value", "options"],
+    ],
     &[&["codec"], &["format"]],
     &[&["manifest"], &["ledger"]],
     &[&["hot"], &["warm"], &["cold"]],

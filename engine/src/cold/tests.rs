@@ -2,6 +2,7 @@
 //! value. Archives are written to a directory of the test, bent, and read again.
 
 mod damage;
+mod example;
 mod sets;
 
 use std::collections::BTreeMap;

@@ -101,7 +101,22 @@ impl<'a> Fields<'a> {
     }
 
     /// LEB128: seven bits a byte, the lowest first, at most ten bytes, no redundant zero byte.
+    #[inline]
     pub(crate) fn varint(&mut self, field: &'static str) -> Decoded<u64> {
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            [low, high @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7F) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(field),
+        }
+    }
+
+    fn long_varint(&mut self, field: &'static str) -> Decoded<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8(field)?;
@@ -118,6 +133,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A varint that fits 32 bits.
+    #[inline]
     pub(crate) fn varint32(&mut self, field: &'static str) -> Decoded<u32> {
         let found = self.varint(field)?;
         u32::try_from(found).map_err(|_| FieldError::new(field, found, "at most 32 bits"))

@@ -76,6 +76,10 @@ pub(crate) enum Op {
     ClockAt { ms: u64 },
     /// Everything up to this sequence number is on stable storage.
     DurableAt { seq: u64 },
+    /// An index image may exist from now on.
+    DraftImage { id: u32 },
+    /// The index image of this length and header checksum counts until anything else changes.
+    ListImage { id: u32, len: u64, crc: u32 },
 }
 
 /// Who a manifest file is.

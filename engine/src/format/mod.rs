@@ -10,6 +10,7 @@ pub(crate) mod deadbits;
 pub(crate) mod deadline;
 pub(crate) mod dictionary;
 pub(crate) mod filter;
+pub(crate) mod image;
 pub(crate) mod manifest;
 pub(crate) mod record;
 pub(crate) mod segment;

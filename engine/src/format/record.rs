@@ -2,7 +2,7 @@
 //! Knows bytes; knows nothing of segments, of the index, or of which version is the newest.
 //! format-spec.md section 3.
 
-use crate::format::checksum::bound_crc;
+use crate::format::checksum::{Begun, bound_crc};
 use crate::format::cursor::{Decoded, FieldError};
 use crate::ids::{Incarnation, Seq};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
@@ -10,6 +10,9 @@ use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
 /// Bytes in front of every key.
 pub(crate) const RECORD_HEADER_LEN: usize = 40;
 const _: () = assert!(RECORD_HEADER_LEN <= 40, "DESIGN section 5: at most 40 bytes of overhead");
+
+/// Bytes of the header behind its checksum.
+const SUMMED_LEN: usize = RECORD_HEADER_LEN - 4;
 
 /// Another record of the same batch follows directly.
 const FLAG_MORE: u8 = 1;
@@ -68,14 +71,6 @@ pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u3
     hasher.finalize()
 }
 
-/// The same for key and value that stand together.
-fn joined_body_crc(incarnation: Incarnation, body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&incarnation.0.to_le_bytes());
-    hasher.update(body);
-    hasher.finalize()
-}
-
 impl RecordHeader {
     /// Bytes of the whole record.
     pub(crate) fn encoded_len(&self) -> u64 {
@@ -108,20 +103,24 @@ impl RecordHeader {
     }
 
     /// Decodes the header that starts `bytes`. Checks everything but the body.
-    #[inline]
-    pub(crate) fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Decoded<Self> {
-        let raw = bytes.first_chunk::<RECORD_HEADER_LEN>();
-        let Some([crc, words @ ..]) = raw.map(|raw| raw.as_chunks::<4>().0) else {
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
+    fn decode(bytes: &[u8], nonce: &Begun, offset: u64) -> Decoded<Self> {
+        let parts = bytes.split_first_chunk::<4>();
+        let parts = parts.and_then(|(crc, rest)| Some((crc, rest.first_chunk::<SUMMED_LEN>()?)));
+        let Some((crc, summed)) = parts else {
             return Err(FieldError::new("record header", bytes.len(), RECORD_HEADER_LEN));
         };
         let crc = u32::from_le_bytes(*crc);
-        let expected = bound_crc(nonce, offset, words.as_flattened());
+        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 8 }>(offset, summed);
         if crc != expected {
             return Err(wrong_crc("header checksum", crc, expected));
         }
-        Self::decode_words(words)
+        Self::decode_words(summed.as_chunks::<4>().0)
     }
 
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
     fn decode_words(words: &[[u8; 4]]) -> Decoded<Self> {
         let &[body_crc, seq, seq_high, deadline, deadline_high, len, kinds, incarnation, lag] =
             words
@@ -170,6 +169,16 @@ fn wrong_crc(field: &'static str, found: u32, expected: u32) -> FieldError {
 
 const _: () = assert!(KEY_LEN_MAX <= u16::MAX as usize, "a key's length has 16 bits");
 
+/// Incarnation and key of the record that starts `bytes`, as its header says; nothing is checked.
+/// For a guess at an order, before the record is read in earnest.
+#[inline]
+pub(crate) fn peek_key(bytes: &[u8]) -> Option<(Incarnation, &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER_LEN>()?;
+    let key_len = u16::from_le_bytes([header[28], header[29]]);
+    let incarnation = u32::from_le_bytes([header[32], header[33], header[34], header[35]]);
+    Some((Incarnation(incarnation), rest.get(..key_len.into())?))
+}
+
 /// A record as it lies in the log: header, key and value, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
@@ -184,6 +193,13 @@ impl<'a> Record<'a> {
     /// Decodes the record that starts `bytes`: header checked, lengths checked, body not.
     #[inline]
     pub(crate) fn decode(bytes: &'a [u8], nonce: u64, offset: u64) -> Decoded<Self> {
+        Self::decode_in(bytes, &Begun::bound(nonce), offset)
+    }
+
+    /// The same, with the file's nonce summed before.
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
+    pub(crate) fn decode_in(bytes: &'a [u8], nonce: &Begun, offset: u64) -> Decoded<Self> {
         let header = RecordHeader::decode(bytes, nonce, offset)?;
         Self::with_header(header, bytes)
     }
@@ -202,7 +218,13 @@ impl<'a> Record<'a> {
     /// Checks key and value against the checksum that was computed at the put.
     #[inline]
     pub(crate) fn check_body(&self) -> Decoded<()> {
-        let found = joined_body_crc(self.header.incarnation, self.body);
+        self.check_body_in(&Begun::bound(0))
+    }
+
+    /// The same, where any checksum was begun before.
+    #[inline]
+    pub(crate) fn check_body_in(&self, begun: &Begun) -> Decoded<()> {
+        let found = begun.plain(self.header.incarnation.0.to_le_bytes(), self.body);
         if found == self.header.body_crc {
             return Ok(());
         }
@@ -245,6 +267,7 @@ mod tests {
             let record = Record::decode(&bytes, nonce, offset).unwrap();
             prop_assert_eq!(record.header, header);
             prop_assert_eq!((record.key, record.value), (&key[..], &value[..]));
+            prop_assert_eq!(peek_key(&bytes), Some((header.incarnation, &key[..])));
             prop_assert!(record.check_body().is_ok());
             prop_assert!(Record::decode(&bytes, nonce ^ 1, offset).is_err());
             prop_assert!(Record::decode(&bytes, nonce, offset ^ 8).is_err());

@@ -172,6 +172,17 @@ impl<'a> TrailerReader<'a> {
         })
     }
 
+    /// The same, to be read a piece at a time.
+    pub(crate) fn cursor(self) -> TrailerCursor<'a> {
+        TrailerCursor {
+            fields: Fields::new(self.groups),
+            index: 0,
+            tag: 0,
+            told: false,
+            trailer: self,
+        }
+    }
+
     /// First tag and start of a group.
     fn group(&self, index: usize) -> Decoded<(u32, u32)> {
         let mut fields = Fields::new(self.directory.get(index * 8..).unwrap_or(&[]));
@@ -179,9 +190,13 @@ impl<'a> TrailerReader<'a> {
     }
 
     fn entry(&self, fields: &mut Fields<'_>, tag: &mut u32) -> Decoded<TrailerEntry> {
-        let overflow = || FieldError::new("trailer entry", "a number too large", "a smaller one");
         let delta = fields.varint32("tag delta")?;
         *tag = tag.checked_add(delta).ok_or_else(overflow)?;
+        self.behind_tag(fields, *tag)
+    }
+
+    #[inline]
+    fn behind_tag(&self, fields: &mut Fields<'_>, tag: u32) -> Decoded<TrailerEntry> {
         let offset = fields.varint("offset")?;
         let len_flags = fields.varint("length and flags")?;
         let len = (len_flags >> FLAG_BITS).checked_mul(8).ok_or_else(overflow)?;
@@ -200,7 +215,7 @@ impl<'a> TrailerReader<'a> {
             deadline_ms = self.deadline_base_ms.checked_add(delta).ok_or_else(overflow)?;
         }
         Ok(TrailerEntry {
-            tag: *tag,
+            tag,
             offset: u32::try_from(offset).map_err(|_| overflow())?,
             len: u32::try_from(len).map_err(|_| overflow())?,
             seq,
@@ -237,6 +252,64 @@ impl<'a> TrailerReader<'a> {
             }
         }
         Ok(found)
+    }
+}
+
+#[cold]
+fn overflow() -> FieldError {
+    FieldError::new("trailer entry", "a number too large", "a smaller one")
+}
+
+/// Reads the entries of a trailer as far as somebody wants, and on from there.
+#[derive(Debug)]
+pub(crate) struct TrailerCursor<'a> {
+    trailer: TrailerReader<'a>,
+    fields: Fields<'a>,
+    /// Entries that were read.
+    index: u32,
+    /// The tag of the last entry; of the next one, when that was read already.
+    tag: u32,
+    told: bool,
+}
+
+impl TrailerCursor<'_> {
+    /// Hands the entries whose tags are below `end` to `each`, with their numbers. Fails at the
+    /// first entry that does not decode or is out of order.
+    #[inline]
+    pub(crate) fn read_below(
+        &mut self,
+        end: u64,
+        mut each: impl FnMut(u32, &TrailerEntry),
+    ) -> Decoded<()> {
+        while self.index < self.trailer.count {
+            if !self.told {
+                self.read_tag()?;
+                self.told = true;
+            }
+            if u64::from(self.tag) >= end {
+                break;
+            }
+            let entry = self.trailer.behind_tag(&mut self.fields, self.tag)?;
+            each(self.index, &entry);
+            self.index += 1;
+            self.told = false;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read_tag(&mut self) -> Decoded<()> {
+        let index = self.index as usize;
+        if index.is_multiple_of(TRAILER_GROUP_COUNT) {
+            let first = self.trailer.group(index / TRAILER_GROUP_COUNT)?.0;
+            if first < self.tag {
+                return Err(FieldError::new("group tag", first, "tags that rise"));
+            }
+            self.tag = first;
+        }
+        let delta = self.fields.varint32("tag delta")?;
+        self.tag = self.tag.checked_add(delta).ok_or_else(overflow)?;
+        Ok(())
     }
 }
 
@@ -283,6 +356,14 @@ mod tests {
             let reader = TrailerReader::decode(&bytes).unwrap();
             let read: Vec<_> = reader.entries().collect::<Decoded<_>>().unwrap();
             prop_assert_eq!(&read, &entries);
+            let (mut pieces, mut cursor) = (Vec::new(), reader.clone().cursor());
+            for end in [3, 3, 20_000, 1 << 32] {
+                cursor.read_below(end, |number, entry| pieces.push((number, *entry))).unwrap();
+                let below = entries.iter().filter(|entry| u64::from(entry.tag) < end).count();
+                prop_assert_eq!(pieces.len(), below);
+            }
+            prop_assert!(pieces.iter().map(|(_, entry)| entry).eq(&entries));
+            prop_assert!(pieces.iter().map(|(number, _)| *number).eq(0..reader.count()));
             for entry in entries.iter().take(20) {
                 let same: Vec<_> = entries.iter().filter(|e| e.tag == entry.tag).copied().collect();
                 prop_assert_eq!(reader.find(entry.tag).unwrap(), same);

@@ -78,10 +78,10 @@ impl HotTier {
         })
     }
 
-    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
+    #[expect(clippy::indexing_slicing, reason = "the mask is below the number of shards")]
     fn shard(&self, hash: KeyHash) -> &Mutex<Shard> {
-        // The upper half orders a shard's table.
-        &self.shards[usize::try_from(hash.0 & 0xFFFF).unwrap_or(0) % self.shards.len()]
+        // The upper half orders a shard's table. Their number is a power of two.
+        &self.shards[usize::try_from(hash.0 & 0xFFFF).unwrap_or(0) & (self.shards.len() - 1)]
     }
 
     fn budget(&self) -> u64 {

@@ -1,5 +1,9 @@
 //! The policy without bytes: what a shard of so many records would keep, for judging on traces.
 //! Knows keys as numbers; knows nothing of budgets.
+#![cfg_attr(
+    not(feature = "internals"),
+    expect(unreachable_pub, reason = "benches reach it through the feature `internals`")
+)]
 
 use std::fmt;
 use std::io;

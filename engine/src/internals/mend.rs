@@ -35,6 +35,17 @@ pub(super) fn bound(bytes: &mut [u8], at: usize, nonce: u64, offset: u64) {
     }
 }
 
+/// Tables, then header of an index image.
+pub(super) fn index_image(bytes: &mut [u8]) {
+    let (at, len) = (usize::try_from(long(bytes, 40)).unwrap_or(usize::MAX), word(bytes, 48));
+    let tables = bytes.get(at..).and_then(|rest| rest.get(..len)).map(crc);
+    if let Some(tables) = tables {
+        put(bytes, 52, tables);
+    }
+    let id = word(bytes, 12) as u64;
+    bound(bytes, 60, id, 0);
+}
+
 /// Body, then header of the record that starts `bytes`.
 pub(super) fn record(bytes: &mut [u8], nonce: u64, offset: u64) {
     let body_len = word(bytes, 24).saturating_add(word(bytes, 28) & 0xFFFF);

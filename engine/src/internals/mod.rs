@@ -15,7 +15,9 @@ use crate::cold::filter::Filter;
 use crate::format::archive::{ArchiveFooter, ArchiveHeader, Tables};
 use crate::format::block::{Block, BlockHeader};
 use crate::format::block_index::BlockIndex;
+use crate::format::cursor::Fields;
 use crate::format::deadbits::DeadBits;
+use crate::format::image::{ImageHeader, ImageTables, PartKind, leaf};
 use crate::format::manifest::{ManifestHeader, decode_frame, encode_frame};
 use crate::format::record::Record;
 use crate::format::segment::{SegmentFooter, SegmentHeader};
@@ -23,6 +25,7 @@ use crate::format::trailer::{TrailerBuilder, TrailerReader};
 use crate::hash::KeyHash;
 use crate::ids::ArchiveId;
 use crate::internals::mend::{NONCE, OFFSET};
+use crate::warm::index::table::{BUCKET_LEN, Table};
 
 /// A decoder and the name of its target; it answers whether the input decoded.
 pub type Body = (&'static str, fn(&[u8]) -> bool);
@@ -36,6 +39,7 @@ pub const DECODERS: &[Body] = &[
     ("trailer", trailer),
     ("dead_bits", dead_bits),
     ("manifest", manifest),
+    ("index_image", index_image),
     ("archive_header", archive_header),
     ("archive_footer", archive_footer),
     ("block", block),
@@ -117,6 +121,30 @@ fn dead_bits(data: &[u8]) -> bool {
     assert!(held <= bytes.len());
     let again = bits.encode(store, 3);
     assert_eq!(DeadBits::decode(&again, store, 3).as_ref(), Ok(&bits));
+    true
+}
+
+fn index_image(data: &[u8]) -> bool {
+    let bytes = input(data, mend::index_image);
+    let Ok((header, _)) = ImageHeader::decode(&bytes) else { return false };
+    assert_eq!(ImageHeader::decode(&header.encode()).map(|(header, _)| header), Ok(header));
+    let tables = usize::try_from(header.tables_offset).ok().and_then(|at| bytes.get(at..));
+    let tables = tables.and_then(|rest| rest.get(..header.tables_len as usize));
+    let Ok(tables) = ImageTables::decode(&header, tables.unwrap_or_default()) else { return false };
+    for part in &tables.parts {
+        let rest = usize::try_from(part.offset).ok().and_then(|at| bytes.get(at..));
+        let bytes = rest.and_then(|rest| rest.get(..part.len as usize)).unwrap_or_default();
+        let mut fields = Fields::new(bytes);
+        if part.kind == PartKind::Leaves {
+            while let Ok(leaf) = leaf(&mut fields) {
+                assert!(leaf.entries().len() <= bytes.len() && !bytes.is_empty());
+            }
+        } else if let Ok(table) = Table::new(u64::from(part.count).clamp(64, 1 << 16)) {
+            let (buckets, _) = bytes.as_chunks::<BUCKET_LEN>();
+            let count = table.restore(0, buckets, |at| at.slot.0 < 9).unwrap_or(0);
+            assert!(count <= bytes.len() as u64);
+        }
+    }
     true
 }
 

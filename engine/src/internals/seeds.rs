@@ -49,6 +49,8 @@ fn cut(file: &str, bytes: &[u8], seeds: &mut Vec<Seed>) {
         seed("manifest", file, bytes, seeds);
     } else if file.contains(".bit") {
         seed("dead_bits", file, bytes, seeds);
+    } else if file.contains(".idx") {
+        seed("index_image", file, bytes, seeds);
     } else if file.contains(".seg") {
         seed("segment_header", file, slice(0, 64), seeds);
         seed("record", file, slice(64, 200), seeds);

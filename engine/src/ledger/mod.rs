@@ -33,7 +33,7 @@ pub struct FileBytes {
     /// What compression saved on records, as a negative part of the sum: stored bytes of the
     /// archive's blocks are `live + dead + expired - saved`.
     pub saved: u64,
-    /// Block indexes and tables of archives.
+    /// Block indexes and tables of archives, and an index image until it has been read.
     pub index: u64,
     /// Filters of archives.
     pub filter: u64,
@@ -149,7 +149,7 @@ pub struct Ledger {
     pub warm: FileBytes,
     /// Archives.
     pub cold: FileBytes,
-    /// The manifest and the file of dead bitmaps.
+    /// The manifest, the file of dead bitmaps, and an index image.
     pub other: FileBytes,
     /// Anonymous memory.
     pub memory: MemoryBytes,

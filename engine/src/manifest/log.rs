@@ -101,11 +101,12 @@ impl ManifestLog {
             let next = inner.generation + 1;
             inner.roll(next)?;
         }
-        let result = inner.append(ops);
-        if let Err(error) = &result {
-            inner.failed = Some(error.to_string());
-        }
-        result
+        inner.append(ops)
+    }
+
+    /// Whether an edit could not be made durable: no other is taken until the store is reopened.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.lock().failed.is_some()
     }
 
     /// Reads the file set as of the last edit.
@@ -195,8 +196,29 @@ impl Inner {
         for copy in &self.copies {
             frames.push(Self::frame(ops, copy.nonce, copy.len)?);
         }
+        if let Err(error) = self.write_frames(&frames) {
+            // A full disk is no reason to give up, if nothing of the edit stays behind.
+            let is_full = matches!(&error, Error::Io { doing: "write manifest edit", source, .. }
+                if source.kind() == std::io::ErrorKind::StorageFull);
+            if !is_full || self.take_back(&frames).is_err() {
+                self.failed = Some(error.to_string());
+            }
+            return Err(error);
+        }
+        for (copy, frame) in self.copies.iter_mut().zip(&frames) {
+            copy.len += frame.len() as u64;
+        }
+        let applied = self.set.apply(ops);
+        assert!(applied.is_ok(), "an edit of ours follows from the file set: {applied:?}");
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Writes the frames behind both copies, then syncs both.
+    fn write_frames(&self, frames: &[Vec<u8>]) -> Result<()> {
         for step in ["write manifest edit", "sync manifest edit"] {
-            for (index, (copy, frame)) in self.copies.iter().zip(&frames).enumerate() {
+            for (index, (copy, frame)) in self.copies.iter().zip(frames).enumerate() {
                 let done = if step.starts_with("write") {
                     copy.file.write_all_at(frame, copy.len)
                 } else {
@@ -207,11 +229,17 @@ impl Inner {
                 done.map_err(|error| self.io(step, &name, error))?;
             }
         }
-        for (copy, frame) in self.copies.iter_mut().zip(&frames) {
-            copy.len += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Makes zeros of what was written of an edit that is not to be, in blocks that are there.
+    fn take_back(&self, frames: &[Vec<u8>]) -> std::io::Result<()> {
+        for (copy, frame) in self.copies.iter().zip(frames) {
+            let end = (copy.len + frame.len() as u64).min(copy.file.len()?);
+            let written = usize::try_from(end.saturating_sub(copy.len)).unwrap_or(0);
+            copy.file.write_all_at(&vec![0; written], copy.len)?;
+            copy.file.sync()?;
         }
-        let applied = self.set.apply(ops);
-        assert!(applied.is_ok(), "an edit of ours follows from the file set: {applied:?}");
         Ok(())
     }
 }

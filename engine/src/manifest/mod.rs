@@ -36,10 +36,17 @@ pub(crate) enum FileState {
     Bits {
         len: u64,
     },
+    DraftImage,
+    /// Counts until any other file, or a keyspace, changes.
+    Image {
+        len: u64,
+        crc: u32,
+    },
     /// Does not count any more; its unlink was not seen yet. The name depends on what it was.
     DoomedSegment,
     DoomedArchive,
     DoomedBits,
+    DoomedImage,
 }
 
 impl FileState {
@@ -51,6 +58,7 @@ impl FileState {
             | Self::DoomedSegment => Self::DoomedSegment,
             Self::DraftArchive | Self::Archive { .. } | Self::DoomedArchive => Self::DoomedArchive,
             Self::DraftBits | Self::Bits { .. } | Self::DoomedBits => Self::DoomedBits,
+            Self::DraftImage | Self::Image { .. } | Self::DoomedImage => Self::DoomedImage,
         }
     }
 
@@ -64,6 +72,7 @@ impl FileState {
         let ending = match self.doomed() {
             Self::DoomedArchive => "arc",
             Self::DoomedBits => "bit",
+            Self::DoomedImage => "idx",
             _ => "seg",
         };
         format!("{id:010}.{ending}")
@@ -105,6 +114,10 @@ impl FileSet {
     }
 
     fn apply_op(&mut self, op: &Op) -> Decoded<()> {
+        if self.changes_store(op) {
+            let listed = self.files.values_mut().filter(|s| matches!(s, FileState::Image { .. }));
+            listed.for_each(|state| *state = state.doomed());
+        }
         match op {
             Op::Facts(facts) => {
                 if *facts != self.facts {
@@ -133,6 +146,35 @@ impl FileSet {
         Ok(())
     }
 
+    /// Whether an image made before this op says something else than the store after it.
+    fn changes_store(&self, op: &Op) -> bool {
+        match op {
+            Op::OpenSegment { .. }
+            | Op::SealSegment { .. }
+            | Op::ListArchive { .. }
+            | Op::ListBits { .. }
+            | Op::ListImage { .. }
+            | Op::SetKeyspace(_)
+            | Op::DropKeyspace { .. }
+            | Op::JournalAt { .. } => true,
+            Op::Doom { id } => {
+                let counts = |state: &FileState| {
+                    matches!(state, FileState::SealedSegment(_) | FileState::Archive { .. })
+                };
+                self.files.get(id).is_some_and(counts)
+            }
+            _ => false,
+        }
+    }
+
+    /// The index image that says what the store says.
+    pub(crate) fn image(&self) -> Option<(u32, u64, u32)> {
+        self.files.iter().find_map(|(&id, state)| match *state {
+            FileState::Image { len, crc } => Some((id, len, crc)),
+            _ => None,
+        })
+    }
+
     fn apply_file(&mut self, op: &Op) -> Decoded<()> {
         let (id, state) = match *op {
             Op::OpenSegment { id, kind } => (id, FileState::OpenSegment(segment_kind(kind)?)),
@@ -147,6 +189,8 @@ impl FileSet {
             Op::ListArchive { id, len } => (id, FileState::Archive { len }),
             Op::DraftBits { id } => (id, FileState::DraftBits),
             Op::ListBits { id, len } => (id, FileState::Bits { len }),
+            Op::DraftImage { id } => (id, FileState::DraftImage),
+            Op::ListImage { id, len, crc } => (id, FileState::Image { len, crc }),
             Op::Doom { id } => {
                 let state = self.state(id)?;
                 (id, state.doomed())
@@ -192,11 +236,16 @@ impl FileSet {
                 FileState::Archive { len } => ops.push(Op::ListArchive { id, len }),
                 FileState::DraftBits => ops.push(Op::DraftBits { id }),
                 FileState::Bits { len } => ops.push(Op::ListBits { id, len }),
+                FileState::DraftImage => ops.push(Op::DraftImage { id }),
+                FileState::Image { .. } => {}
+                FileState::DoomedImage => ops.extend([Op::DraftImage { id }, Op::Doom { id }]),
                 FileState::DoomedSegment => ops.extend([Op::DraftSegment { id }, Op::Doom { id }]),
                 FileState::DoomedArchive => ops.extend([Op::DraftArchive { id }, Op::Doom { id }]),
                 FileState::DoomedBits => ops.extend([Op::DraftBits { id }, Op::Doom { id }]),
             }
         }
+        // Behind everything else: it says what all of that says.
+        ops.extend(self.image().map(|(id, len, crc)| Op::ListImage { id, len, crc }));
         ops
     }
 
@@ -269,13 +318,37 @@ mod tests {
             Op::JournalAt { seq: 5 },
             Op::ClockAt { ms: 1000 },
             Op::DurableAt { seq: 4 },
+            Op::DraftImage { id: 6 },
+            Op::ListImage { id: 6, len: 99, crc: 8 },
+            Op::ClockAt { ms: 1001 },
         ])
         .unwrap();
-        assert_eq!((set.next_file, set.next_incarnation, set.bits()), (6, 7, Some(4)));
+        assert_eq!((set.next_file, set.next_incarnation, set.bits()), (7, 7, Some(4)));
+        assert_eq!(set.image(), Some((6, 99, 8)));
         let mut copy = FileSet::new(facts());
         copy.apply(&set.snapshot()).unwrap();
         assert_eq!(copy, set);
         assert_eq!(set.files[&2].name(2), "0000000002.seg");
+    }
+
+    #[test]
+    fn an_image_counts_until_anything_else_changes() {
+        let mut set = FileSet::new(facts());
+        set.apply(&[Op::DraftBits { id: 1 }, Op::ListBits { id: 1, len: 60 }]).unwrap();
+        let changes = [
+            Op::OpenSegment { id: 9, kind: 1 },
+            Op::ListBits { id: 1, len: 70 },
+            Op::SetKeyspace(keyspace(1)),
+            Op::JournalAt { seq: 5 },
+            Op::ListImage { id: 8, len: 1, crc: 2 },
+        ];
+        for change in changes {
+            set.apply(&[Op::ListImage { id: 2, len: 99, crc: 8 }]).unwrap();
+            set.apply(&[Op::DraftSegment { id: 5 }, Op::Doom { id: 5 }]).unwrap();
+            assert_eq!(set.image(), Some((2, 99, 8)));
+            set.apply(std::slice::from_ref(&change)).unwrap();
+            assert_eq!(set.files[&2], FileState::DoomedImage, "{change:?}");
+        }
     }
 
     #[test]

@@ -50,7 +50,12 @@ impl Tiers {
         let result = self.step_locked(maintenance);
         match &result {
             Ok(_) => *self.stuck.lock() = None,
-            Err(error) => *self.stuck.lock() = Some(error.clone()),
+            Err(error) => {
+                if self.manifest.has_failed() {
+                    self.flusher.poison(error);
+                }
+                *self.stuck.lock() = Some(error.clone());
+            }
         }
         let idle = matches!(result, Ok(Step::Idle));
         self.measure_space();

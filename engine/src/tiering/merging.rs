@@ -243,7 +243,14 @@ impl Tiers {
         }
         ops.extend(gone.iter().map(|entry| Op::Doom { id: entry.archive.id().0 }));
         ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
-        self.manifest.commit(&ops)?;
+        // What was left behind may be dead by a record, or an end of a keyspace, that is not
+        // durable yet.
+        if let Err(error) = self.sync().and_then(|()| self.manifest.commit(&ops)) {
+            if let Some(entry) = &made {
+                self.discard_file(entry.archive.id().0);
+            }
+            return Err(error);
+        }
         let ids: Vec<ArchiveId> = gone.iter().map(|entry| entry.archive.id()).collect();
         let set = self.cold.load().replaced(&ids, made.into_iter().collect());
         self.cold.store(Arc::new(set));

@@ -3,10 +3,12 @@
 
 pub(crate) mod bits;
 pub(crate) mod budget;
+pub(crate) mod close;
 pub(crate) mod decide;
 pub(crate) mod merging;
 pub(crate) mod relocate;
 pub(crate) mod seal;
+pub(crate) mod sorting;
 pub(crate) mod switch;
 pub(crate) mod workers;
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::canary::{Canary, planted};
 use crate::cold::builder::{ArchiveBuilder, NewArchive};
 use crate::cold::dictionary::Sampler;
 use crate::cold::reader::Archive;
@@ -64,7 +65,7 @@ impl Tiers {
         for segment in victims {
             segment.map.prefetch(0..segment.records_end());
         }
-        let judged = match self.judge(victims, aim) {
+        let mut judged = match self.judge(victims, aim) {
             Ok(judged) => judged,
             Err(Error::Corrupt(damage)) => {
                 tracing::error!(%damage, "a segment with damage is not reclaimed");
@@ -73,6 +74,8 @@ impl Tiers {
             }
             Err(error) => return Err(error),
         };
+        self.sort_items(&mut judged.survivors);
+        self.sort_items(&mut judged.cold);
         let mut drafts = self.draft(&judged)?;
         let written = self.write_drafts(&judged, &mut drafts, victims);
         let (moved, archive) = match written {
@@ -90,7 +93,15 @@ impl Tiers {
         let mut ops = std::mem::take(&mut drafts.ops);
         ops.extend(victims.iter().map(|segment| Op::Doom { id: segment.id.0 }));
         ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
-        self.manifest.commit(&ops)?;
+        if planted(Canary::ReclaimBeforePublish) {
+            for segment in victims {
+                drop(self.dir.unlink(&segment.id.to_string()));
+            }
+        }
+        if let Err(error) = self.manifest.commit(&ops) {
+            self.abandon(drafts);
+            return Err(error);
+        }
         self.publish_files(&drafts, archive.as_ref());
         self.switch_moved(&moved, archive.as_ref());
         self.switch_dropped(&judged.dropped);
@@ -146,6 +157,7 @@ impl Tiers {
         let survivor = survives.then(|| self.manifest.next_file());
         let archive = (!judged.cold.is_empty()).then(|| self.manifest.next_file());
         let witness = !judged.cold.is_empty() || !judged.dropped.is_empty();
+        let witness = witness && !planted(Canary::DropTombstoneEarly);
         let bits = witness.then(|| self.manifest.next_file());
         ops.extend(survivor.map(|id| Op::DraftSegment { id }));
         ops.extend(archive.map(|id| Op::DraftArchive { id }));
@@ -248,8 +260,13 @@ impl Tiers {
     }
 
     pub(crate) fn sync_dirs(&self) -> Result<()> {
+        if planted(Canary::SkipDirSync) {
+            return Ok(());
+        }
         for dir in [&self.dir, &self.archive_dir] {
-            dir.sync().map_err(|error| Error::io("sync directory", dir.path(), error))?;
+            let synced = dir.sync();
+            let synced = synced.map_err(|error| Error::io("sync directory", dir.path(), error));
+            synced.inspect_err(|error| self.flusher.poison(error))?;
         }
         Ok(())
     }
@@ -279,7 +296,7 @@ impl Tiers {
         Ok(())
     }
 
-    /// Sorts the cold records by key, trains a dictionary, and writes them as one archive.
+    /// Trains a dictionary and writes the cold records, sorted by key before, as one archive.
     fn write_archive(
         &self,
         id: u32,
@@ -287,20 +304,14 @@ impl Tiers {
         moved: &mut Vec<Moved>,
     ) -> Result<Arc<ArchiveEntry>> {
         let table = self.segments.load_full();
-        let mut order: Vec<&Item> = cold.iter().collect();
         let record = |item: &Item| {
             table.of(item.from).and_then(|segment| segment.record(u64::from(item.from.offset)).ok())
         };
-        order.sort_by(|a, b| {
-            let rank = |item| record(item).map(|record| (record.header.incarnation, record.key));
-            rank(a).cmp(&rank(b))
-        });
         let created_ms = self.clock.now_ms();
-        let level = self.level_of(order.first().and_then(|item| record(item)));
-        let total =
-            order.iter().filter_map(|item| record(item)).map(|r| r.header.encoded_len()).sum();
+        let level = self.level_of(cold.first().and_then(record));
+        let total = cold.iter().filter_map(record).map(|record| record.header.encoded_len()).sum();
         let mut sampler = Sampler::new(total, created_ms, self.draw_nonce()?);
-        for item in &order {
+        for item in cold {
             if let Some(record) = record(item) {
                 sampler.add(&cold_record(&record));
             }
@@ -316,11 +327,11 @@ impl Tiers {
             dictionary,
         };
         let mut builder = ArchiveBuilder::new(&*self.archive_dir, new)?;
-        for (ordinal, item) in (0_u32..).zip(&order) {
+        for (ordinal, item) in (0_u32..).zip(cold) {
             self.with_record(item, |_, record| {
                 builder.add(&cold_record(record))?;
                 let to = Destination::Cold { ordinal };
-                moved.push(Moved { item: **item, weight: Weight::of(&record.header), to });
+                moved.push(Moved { item: *item, weight: Weight::of(&record.header), to });
                 Ok(())
             })?;
             self.mark_older_dead(item)?;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::canary::{Canary, planted};
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::format::segment::{SegmentHeader, SegmentKind};
@@ -202,9 +203,13 @@ impl Tiers {
         };
         let made = SegmentWriter::create(&*self.dir, &header, slot, limit, chunk_len(limit))
             .and_then(|writer| {
-                writer.sync()?;
-                let synced = self.dir.sync();
-                synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
+                if !planted(Canary::SkipDirSync) {
+                    let synced = writer.sync().and_then(|()| {
+                        let synced = self.dir.sync();
+                        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))
+                    });
+                    synced.inspect_err(|error| self.flusher.poison(error))?;
+                }
                 // Only now may it hold records: an unsound header is damage from here on.
                 self.manifest.commit(&vec![Op::OpenSegment { id, kind: kind as u8 }])?;
                 Ok(writer)
@@ -256,6 +261,11 @@ impl Tiers {
 
     /// Removes the file of a number that will never count. What fails is done at the next open.
     pub(crate) fn discard_file(&self, id: u32) {
+        if self.manifest.has_failed() {
+            // The edit that lists the file may be on the disk; what it says is known when it is
+            // read again.
+            return;
+        }
         let state = self.manifest.read(|set| set.files.get(&id).copied());
         let Some(state) = state else { return };
         let name = state.name(id);

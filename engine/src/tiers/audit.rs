@@ -13,6 +13,7 @@ use crate::ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
 use crate::manifest::FileState;
 use crate::tiers::Tiers;
 use crate::tiers::append::Append;
+use crate::tiers::order::Unsorted;
 use crate::vfs::File;
 use crate::warm::account::{SegmentAccount, Weight};
 use crate::warm::active::SegmentWriter;
@@ -173,6 +174,11 @@ impl Tiers {
         if len > 0 {
             let name = crate::tiers::recover::STATISTICS_NAME.to_owned();
             let bytes = FileBytes { statistics: len, len, ..FileBytes::default() };
+            files.push(FileAccount { name, bytes });
+        }
+        if let Unsorted::Image(image) = &*self.unsorted.lock() {
+            let (name, len) = (FileState::DoomedImage.name(image.id), image.len());
+            let bytes = FileBytes { index: len, len, ..FileBytes::default() };
             files.push(FileAccount { name, bytes });
         }
         files

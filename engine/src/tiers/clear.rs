@@ -19,6 +19,7 @@ impl Tiers {
         let next = if drop { 0 } else { self.manifest.next_incarnation() };
         let mut append = self.append.lock();
         let append = &mut *append;
+        self.check_open()?;
         let ended = keyspace.incarnation()?;
         let len = encoded_len(0, 4);
         if !append.active.fits(len) {

@@ -4,12 +4,13 @@
 //! A hint holds while its record's mark is not set: a change that is visible to a walk marked the
 //! record that it superseded before it became visible.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
+use crate::error::Result;
 use crate::format::record::{Record, RecordKind};
-use crate::ids::{Incarnation, Seq};
+use crate::ids::Incarnation;
 use crate::tiers::Tiers;
-use crate::tiers::span::{Direction, sort_key};
+use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
 use crate::warm::index::order::Tagged;
 use crate::warm::segment::Segment;
@@ -29,6 +30,26 @@ impl Hinted {
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
         let segment = looked.segments.get(self.segment as usize)?;
         Some((segment, segment.record(u64::from(self.offset)).ok()?))
+    }
+
+    /// Whether the record shows a key at the moment; `None` when the index must tell.
+    #[inline]
+    fn holds(
+        &self,
+        tiers: &Tiers,
+        held: &Segment,
+        record: &Record<'_>,
+        span: &Span,
+    ) -> Option<bool> {
+        let header = &record.header;
+        if held.may_be_superseded(u64::from(self.offset))
+            || header.seq > span.moment
+            || header.incarnation != span.incarnation
+            || tiers.seed.hash(span.incarnation, record.key).tag() != self.tag
+        {
+            return None;
+        }
+        Some(header.kind != RecordKind::Tombstone && tiers.is_alive(header.deadline_ms))
     }
 }
 
@@ -101,6 +122,7 @@ impl Lane {
         looked.segments.clear();
         self.rows.clear();
         self.at = 0;
+        self.rows.reserve(tags.len());
         for one in tags {
             let Some((place, segment)) =
                 one.hint.place().and_then(|place| Some((place, table.of(place)?)))
@@ -120,31 +142,40 @@ impl Lane {
         true
     }
 
-    /// The next place.
-    pub(crate) fn next(
+    /// Hands the rows of the window to `each`, checked and without a copy, for as long as they hold
+    /// and `each` goes on. What comes next is for `next` to say.
+    pub(crate) fn run(
         &mut self,
         tiers: &Tiers,
         looked: &Looked,
-        incarnation: Incarnation,
-        moment: Seq,
-    ) -> Next {
+        span: &Span,
+        each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let bounds = Bounds::of(span.incarnation, &self.window);
+        for hinted in self.rows.get(self.at..).unwrap_or(&[]) {
+            let Some((segment, record)) = hinted.record(looked) else { break };
+            let Some(holds) = hinted.holds(tiers, segment, &record, span) else { break };
+            self.at += 1;
+            if holds && bounds.hold(&record) {
+                segment.check_body(u64::from(hinted.offset), &record)?;
+                if each(record.key, record.value).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The next place.
+    pub(crate) fn next(&mut self, tiers: &Tiers, looked: &Looked, span: &Span) -> Next {
         let Some(hinted) = self.rows.get(self.at) else { return Next::End };
         let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
-        let Hinted { offset, segment, tag } = *hinted;
-        let header = record.header;
-        if held.may_be_superseded(u64::from(offset))
-            || header.seq > moment
-            || header.incarnation != incarnation
-            || tiers.seed.hash(incarnation, record.key).tag() != tag
-        {
-            return Next::Unknown;
-        }
+        let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
         self.at += 1;
-        let bounds = Bounds::of(incarnation, &self.window);
-        let is_there = header.kind != RecordKind::Tombstone && tiers.is_alive(header.deadline_ms);
-        if !is_there || !bounds.hold(&record) {
+        if !holds || !Bounds::of(span.incarnation, &self.window).hold(&record) {
             return Next::Nothing;
         }
-        Next::Row(Placed { header, offset, segment, tag, named: true })
+        let Hinted { offset, segment, tag } = *hinted;
+        Next::Row(Placed { header: record.header, offset, segment, tag, named: true })
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod changes;
 pub(crate) mod clear;
 pub(crate) mod debt;
 pub(crate) mod handles;
+pub(crate) mod image;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
 pub(crate) mod lane;
@@ -26,9 +27,12 @@ pub(crate) mod open;
 pub(crate) mod order;
 pub(crate) mod read;
 pub(crate) mod read_only;
+pub(crate) mod rebuild;
 pub(crate) mod recover;
 pub(crate) mod scan;
+pub(crate) mod several;
 pub(crate) mod span;
+pub(crate) mod tally;
 pub(crate) mod walk;
 pub(crate) mod window;
 pub(crate) mod write;
@@ -51,6 +55,8 @@ use crate::tiers::baseline::Baseline;
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
+use crate::tiers::order::Unsorted;
+use crate::tiers::tally::Tally;
 use crate::value::pins::Pins;
 use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
@@ -66,10 +72,8 @@ use crate::warm::versions::VersionTable;
 pub(crate) struct Counters {
     pub puts: AtomicU64,
     pub deletes: AtomicU64,
-    pub hot_hits: AtomicU64,
-    pub warm_hits: AtomicU64,
-    pub cold_hits: AtomicU64,
-    pub misses: AtomicU64,
+    /// Reads, by who answered.
+    pub reads: Tally,
     pub user_bytes: AtomicU64,
     pub journal_bytes: AtomicU64,
     pub survivor_bytes: AtomicU64,
@@ -93,6 +97,8 @@ pub(crate) struct OpenReport {
     pub foreign: Vec<String>,
     pub damage: Vec<Damage>,
     pub tail_bytes_cut: u64,
+    /// The index came from the image of the last close.
+    pub index_image: bool,
 }
 
 /// What movement works with; the lock that holds it admits one movement at a time.
@@ -173,9 +179,8 @@ pub(crate) struct Tiers {
     pub relieved: Condvar,
     pub wanted: Condvar,
     pub lock: Mutex<Option<Box<dyn Lock>>>,
-    /// Where the walk over the index goes on that puts the keys found at opening in order; `None`
-    /// when it is done. Before `append` in the order.
-    pub unsorted: Mutex<Option<u64>>,
+    /// How the keys found at opening come into order. Before `append` in the order.
+    pub unsorted: Mutex<Unsorted>,
     /// What a program marked, and samples since. Taken before `append`, by nobody who holds it.
     pub baseline: Mutex<Option<Baseline>>,
     /// Held while the next journal segment is made. Before `append` in the order.

@@ -19,7 +19,8 @@ use crate::tiers::append::{Append, segment_target};
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
-use crate::tiers::recover::{Opened, Recovered, STATISTICS_NAME, open_dir};
+use crate::tiers::order::Unsorted;
+use crate::tiers::recover::{Opened, Recovered, open_dir};
 use crate::tiers::{Counters, Extra, FilePages, Maintenance, Tiers};
 use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
@@ -93,15 +94,6 @@ impl Tiers {
         Ok(())
     }
 
-    /// Tells the manifest that nothing of the journal is a torn tail.
-    fn note_durable(&self) -> Result<()> {
-        let seq = self.flusher.durable();
-        if seq <= self.manifest.read(|set| set.durable_at) {
-            return Ok(());
-        }
-        self.manifest.commit(&vec![Op::DurableAt { seq: seq.0 }])
-    }
-
     /// Recounts what the log and all files take on the device.
     pub(crate) fn measure_space(&self) {
         self.note_space(&self.append.lock());
@@ -139,35 +131,6 @@ impl Tiers {
         let rest = self.options.memory_budget.saturating_sub(taken + scratch);
         self.hot.set_budget(rest.max(64 << 10));
     }
-
-    /// Nobody shall take the figures of a closed store for those of a running one.
-    fn remove_statistics(&self) {
-        if self.options.statistics_every.is_some()
-            && let Err(error) = self.dir.unlink(STATISTICS_NAME)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "the statistics file stays");
-        }
-    }
-
-    /// Syncs, keeps the clock's mark, and releases the lock. Handles answer `Closed` from now on.
-    pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Err(Error::Closed);
-        }
-        self.nudge();
-        self.changes.wake_all();
-        self.relieved.notify_all();
-        let _moving = self.maintenance.lock();
-        if os::process_id() != self.pid {
-            return Ok(());
-        }
-        let result =
-            self.sync().and_then(|()| self.note_clock()).and_then(|()| self.note_durable());
-        self.remove_statistics();
-        *self.lock.lock() = None;
-        result
-    }
 }
 
 fn assemble(
@@ -177,14 +140,14 @@ fn assemble(
     options: Options,
 ) -> Result<Arc<Tiers>> {
     let Opened { dir, archive_dir, lock, manifest, facts, report } = opened;
-    let Recovered { index, writer, mut table, accounts, cold } = recovered;
+    let Recovered { index, writer, mut table, accounts, cold, image } = recovered;
     let last = Seq(manifest.read(|set| set.journal_at).0.saturating_sub(1));
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
     let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
     let append = Append::new(writer, active, table, accounts, last);
     let keyspaces = keyspaces_of(&manifest);
     let segments = ArcSwap::from_pointee(append.table.clone());
-    let unsorted = (index.count() > 0).then_some(0);
+    let unsorted = Unsorted::of(image, index.count());
     Ok(Arc::new(Tiers {
         dir,
         archive_dir,

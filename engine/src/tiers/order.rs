@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::format::block::put_sort_key;
 use crate::ids::{Incarnation, Location};
 use crate::tiers::Tiers;
+use crate::tiers::image::{Image, Order};
 use crate::tiers::moments::{Holder, Moment};
 use crate::warm::index::leaf::Hint;
 use crate::warm::index::order::{EachKey, KeySource, MERGE_PIECE};
@@ -20,6 +21,28 @@ const VERSIONS_PER_PIECE: usize = 1024;
 const LEAVES_PER_PIECE: usize = 64;
 /// How often damage must be seen in the same place before it is believed.
 const DAMAGE_SEEN_MIN: u32 = 3;
+
+/// What is known of the order of the keys that opening found.
+#[derive(Debug)]
+pub(crate) enum Unsorted {
+    /// All of them are in order, or among the fresh ones.
+    Nothing,
+    /// They are taken from the index, from this tag on.
+    From(u64),
+    /// An image keeps their order.
+    Image(Image),
+}
+
+impl Unsorted {
+    /// What there is to do for an index of so many keys.
+    pub(crate) fn of(image: Option<Image>, keys: u64) -> Self {
+        match image {
+            Some(image) => Self::Image(image),
+            None if keys > 0 => Self::From(0),
+            None => Self::Nothing,
+        }
+    }
+}
 
 /// The keys of the index as sort keys.
 pub(crate) struct IndexedKeys<'t> {
@@ -129,8 +152,38 @@ impl Tiers {
         });
     }
 
+    /// Puts the order back that the image keeps, or has the keys sorted anew; then the image goes.
+    pub(crate) fn restore_order(&self) {
+        let mut unsorted = self.unsorted.lock();
+        let Unsorted::Image(image) = &*unsorted else { return };
+        let id = image.id;
+        let next = match image.order() {
+            Ok(Some(Order { leaves, loose })) => {
+                self.order.restore(leaves);
+                for tag in loose {
+                    self.order.push(tag);
+                }
+                Unsorted::Nothing
+            }
+            Ok(None) => Unsorted::From(0),
+            Err(error) => {
+                tracing::warn!(%error, "an index image is not used for the order of keys");
+                Unsorted::From(0)
+            }
+        };
+        *unsorted = next;
+        drop(unsorted);
+        self.discard_file(id);
+    }
+
+    /// Whether every key is in order, or among the fresh ones.
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(&*self.unsorted.lock(), Unsorted::Nothing)
+    }
+
     /// Sorts a piece of new keys in. Answers whether there was anything to do.
     pub(crate) fn sort_piece(&self, least: usize) -> bool {
+        self.restore_order();
         while self.order.fresh_count() < MERGE_PIECE && self.push_unsorted() {}
         if self.order.fresh_count() < least.max(1) {
             return false;
@@ -147,11 +200,12 @@ impl Tiers {
     /// Takes one piece of the keys that opening found; `false` when all of them were taken.
     fn push_unsorted(&self) -> bool {
         let mut unsorted = self.unsorted.lock();
-        let Some(from) = *unsorted else { return false };
+        let Unsorted::From(from) = *unsorted else { return false };
         let append = self.append.lock();
-        *unsorted = self.index.walk(&append.index, from, HOMES_PER_PIECE, |entry| {
+        let next = self.index.walk(&append.index, from, HOMES_PER_PIECE, |entry| {
             self.order.push(entry.tag);
         });
+        *unsorted = next.map_or(Unsorted::Nothing, Unsorted::From);
         true
     }
 

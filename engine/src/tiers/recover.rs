@@ -7,25 +7,24 @@ use std::sync::Arc;
 
 use crate::cold::reader::Archive;
 use crate::cold::{ArchiveEntry, ArchiveSet};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Error, Result};
 use crate::format::cursor::FieldError;
 use crate::format::deadbits::DeadBits;
 use crate::format::manifest::{Op, StoreFacts};
-use crate::format::record::RecordKind;
-use crate::format::segment::SEGMENT_HEADER_LEN;
-use crate::format::trailer::TrailerEntry;
 use crate::hash::HashSeed;
-use crate::ids::{ArchiveId, Location, SegmentId};
+use crate::ids::{ArchiveId, SegmentId, Seq};
 use crate::manifest::log::{
     ManifestLog, file_name, generation_is_sound, generations, parse_name, read_file,
 };
 use crate::manifest::{FileSet, FileState};
 use crate::options::{OpenPolicy, Options};
 use crate::tiers::OpenReport;
+use crate::tiers::image::{Image, Restored};
+use crate::tiers::rebuild::{Rebuilt, rebuild};
 use crate::vfs::clock::{SystemTime, TimeSource};
 use crate::vfs::lock::LockContent;
 use crate::vfs::{Dir, EntryKind, Lock, NEW_NAME, Vfs, os};
-use crate::warm::account::{SegmentAccount, Weight};
+use crate::warm::account::SegmentAccount;
 use crate::warm::index::point::{IndexWriter, PointIndex};
 use crate::warm::segment::Segment;
 use crate::warm::table::SegmentTable;
@@ -77,7 +76,7 @@ pub(crate) fn open_dir(vfs: &dyn Vfs, path: &Path, options: &Options) -> Result<
     };
     let facts = manifest.read(|set| set.facts.clone());
     let archive_dir = open_archive_dir(vfs, &dir, &facts, options)?;
-    let report = OpenReport { foreign: Vec::new(), damage, tail_bytes_cut: 0 };
+    let report = OpenReport { damage, ..OpenReport::default() };
     Ok(Opened { dir, archive_dir, lock, manifest, facts, report })
 }
 
@@ -166,6 +165,8 @@ pub(crate) struct Recovered {
     pub table: SegmentTable,
     pub accounts: Vec<Option<SegmentAccount>>,
     pub cold: ArchiveSet,
+    /// The image that they are from: it keeps the order too.
+    pub image: Option<Image>,
 }
 
 impl Opened {
@@ -190,10 +191,17 @@ impl Opened {
                     | FileState::DoomedSegment
                     | FileState::DoomedArchive
                     | FileState::DoomedBits
+                    | FileState::DraftImage
+                    | FileState::DoomedImage
             );
             if leftover {
-                self.unlink(id, state)?;
-                gone.push(Op::Gone { id });
+                match self.unlink(id, state) {
+                    Ok(()) => gone.push(Op::Gone { id }),
+                    Err(error) if state == FileState::DoomedImage => {
+                        tracing::warn!(%error, "an index image that no longer counts stays");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         if !gone.is_empty() {
@@ -234,10 +242,36 @@ impl Opened {
     pub(crate) fn load(&mut self, policy: OpenPolicy) -> Result<Recovered> {
         let set = self.set();
         let bits = self.load_bits(&set);
+        let image = self.open_image(&set);
+        let table = self.open_segments(&set, image.as_ref())?;
+        let cold = self.load_archives(&set, &bits)?;
+        if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
+            let damage = std::mem::take(&mut self.report.damage);
+            return Err(Error::Damaged { path: self.dir.path(), damage });
+        }
+        let recovered = self.build_index(&set, table, &bits, cold, image)?;
+        if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
+            let damage = std::mem::take(&mut self.report.damage);
+            return Err(Error::Damaged { path: self.dir.path(), damage });
+        }
+        Ok(recovered)
+    }
+
+    /// The listed image. One that is missing or unsound costs time and nothing else.
+    fn open_image(&self, set: &FileSet) -> Option<Image> {
+        let last = Seq(set.journal_at.0.saturating_sub(1));
+        let opened = Image::open(&*self.dir, self.facts.store, set.image()?, last);
+        opened.inspect_err(|error| tracing::warn!(%error, "an index image is not used")).ok()
+    }
+
+    /// Every sealed segment, in the slot by which the image knows it.
+    fn open_segments(&mut self, set: &FileSet, image: Option<&Image>) -> Result<SegmentTable> {
         let mut table = SegmentTable::default();
         for (&id, state) in &set.files {
             let FileState::SealedSegment(facts) = state else { continue };
-            let slot = table.free_slot().ok_or_else(too_many_segments)?;
+            let known = image.and_then(|image| image.slot_of(id));
+            let slot = known.filter(|&slot| table.reserve(slot)).or_else(|| table.free_slot());
+            let slot = slot.ok_or_else(too_many_segments)?;
             let store = self.facts.store;
             match Segment::open_sealed(&*self.dir, store, SegmentId(id), slot, facts) {
                 Ok(segment) => table.insert(segment),
@@ -247,17 +281,7 @@ impl Opened {
                 }
             }
         }
-        let cold = self.load_archives(&set, &bits)?;
-        if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
-            let damage = std::mem::take(&mut self.report.damage);
-            return Err(Error::Damaged { path: self.dir.path(), damage });
-        }
-        let recovered = self.build_index(table, &bits, cold)?;
-        if policy == OpenPolicy::Strict && !self.report.damage.is_empty() {
-            let damage = std::mem::take(&mut self.report.damage);
-            return Err(Error::Damaged { path: self.dir.path(), damage });
-        }
-        Ok(recovered)
+        Ok(table)
     }
 
     /// Damage is collected; anything else ends the opening.
@@ -312,34 +336,35 @@ impl Opened {
         Ok(ArchiveSet::new(entries))
     }
 
+    /// The index and the accounts: as the image has them, or from the trailers.
     fn build_index(
         &mut self,
+        set: &FileSet,
         table: SegmentTable,
         bits: &DeadBits,
         cold: ArchiveSet,
+        image: Option<Image>,
     ) -> Result<Recovered> {
-        let current: HashSet<u32> =
-            self.manifest.read(|set| set.keyspaces.values().map(|ks| ks.incarnation).collect());
-        let counts = table.iter().filter_map(|segment| segment.trailer().ok());
-        let expected = counts.map(|trailer| u64::from(trailer.count())).sum();
-        let grow = |error| Error::io("make index", "anonymous memory", error);
-        let (index, writer) = PointIndex::new(expected).map_err(grow)?;
-        let mut building =
-            Building { index, writer, table, accounts: Vec::new(), damage: Vec::new() };
-        let segments: Vec<_> = building.table.iter().cloned().collect();
-        for segment in &segments {
-            let dead = bits.of(segment.id.0);
-            let is_dead = |index: u32| dead.is_some_and(|bitmap| bitmap.is_set(index));
-            let alive = |entry: &TrailerEntry| current.contains(&entry.incarnation.0);
-            building.add_segment(segment, is_dead, alive)?;
-        }
-        self.report.damage.append(&mut building.damage);
-        let Building { index, mut writer, table, accounts, .. } = building;
-        index.fit(&mut writer).map_err(grow)?;
+        let restored = image.and_then(|image| match image.restore(&table) {
+            Ok(restored) => Some((image, restored)),
+            Err(error) => {
+                tracing::warn!(%error, "an index image is not used");
+                None
+            }
+        });
+        let recovered = if let Some((image, restored)) = restored {
+            let Restored { index, writer, accounts } = restored;
+            self.report.index_image = true;
+            Recovered { index, writer, table, accounts, cold, image: Some(image) }
+        } else {
+            let current = set.keyspaces.values().map(|keyspace| keyspace.incarnation).collect();
+            let Rebuilt { index, writer, accounts, damage } = rebuild(&table, bits, &current)?;
+            self.report.damage.extend(damage);
+            Recovered { index, writer, table, accounts, cold, image: None }
+        };
         // Trailers were read from end to end; records are read here and there from now on.
-        table.iter().for_each(|segment| segment.map.advise_random());
-
-        Ok(Recovered { index, writer, table, accounts, cold })
+        recovered.table.iter().for_each(|segment| segment.map.advise_random());
+        Ok(recovered)
     }
 }
 
@@ -351,112 +376,4 @@ fn wall_ms(options: &Options) -> u64 {
 fn too_many_segments() -> Error {
     let limit = crate::limits::SEGMENT_COUNT_MAX as u64;
     Error::Full { doing: "open store", what: "table of segments", used: limit, limit }
-}
-
-/// The index while it is being built from trailers.
-struct Building {
-    index: PointIndex,
-    writer: IndexWriter,
-    table: SegmentTable,
-    accounts: Vec<Option<SegmentAccount>>,
-    damage: Vec<Damage>,
-}
-
-impl Building {
-    fn add_segment(
-        &mut self,
-        segment: &Arc<Segment>,
-        is_dead: impl Fn(u32) -> bool,
-        alive: impl Fn(&TrailerEntry) -> bool,
-    ) -> Result<()> {
-        let slot = segment.slot.0 as usize;
-        if slot >= self.accounts.len() {
-            self.accounts.resize_with(slot + 1, || None);
-        }
-        let mut account = SegmentAccount::new(segment.created_ms);
-        account.record_bytes = segment.records_end() - SEGMENT_HEADER_LEN as u64;
-        if let Some(place) = self.accounts.get_mut(slot) {
-            *place = Some(account);
-        }
-        let trailer = match segment.trailer() {
-            Ok(trailer) => trailer,
-            Err(damage) => {
-                self.damage.push(damage);
-                return Ok(());
-            }
-        };
-        for (index, entry) in (0_u32..).zip(trailer.entries()) {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    self.damage.push(segment.damage("read trailer", 0, error));
-                    break;
-                }
-            };
-            if !entry.superseded && !is_dead(index) && alive(&entry) {
-                self.add_entry(segment, &entry)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Enters one record unless the index knows a newer one of the same key.
-    fn add_entry(&mut self, segment: &Arc<Segment>, entry: &TrailerEntry) -> Result<()> {
-        let mut other: Option<TrailerEntry> = None;
-        let found = self.index.find_for_change(&self.writer, entry.tag, |known| {
-            let Some(holder) = self.table.of(known.location) else { return Ok(false) };
-            let same = same_key(segment, entry.offset, holder, known.location.offset);
-            if same {
-                other = holder
-                    .record(u64::from(known.location.offset))
-                    .ok()
-                    .map(|record| TrailerEntry {
-                        tag: entry.tag,
-                        offset: known.location.offset,
-                        len: u32::try_from(record.header.encoded_len()).unwrap_or(u32::MAX),
-                        seq: record.header.seq,
-                        deadline_ms: record.header.deadline_ms,
-                        incarnation: record.header.incarnation,
-                        tombstone: record.header.kind == RecordKind::Tombstone,
-                        superseded: false,
-                    })
-                    .or_else(|| holder.witness(entry.tag, known.location.offset));
-            }
-            Ok::<_, Error>(same)
-        })?;
-        let location = Location::new(segment.slot, entry.offset);
-        match (found, other) {
-            (Some(_), Some(other)) if other.seq >= entry.seq => return Ok(()),
-            (Some(found), other) => {
-                let old = found.entry().location;
-                self.index.replace(&mut self.writer, &found, location, entry.tombstone);
-                if let Some(other) = other
-                    && let Some(account) = self.account(old)
-                {
-                    account.kill(&Weight::told(&other));
-                }
-            }
-            (None, _) => self
-                .index
-                .insert(&mut self.writer, entry.tag, location, entry.tombstone)
-                .map_err(|error| Error::io("grow index", "anonymous memory", error))?,
-        }
-        if let Some(account) = self.account(location) {
-            account.revive(&Weight::told(entry));
-        }
-        Ok(())
-    }
-
-    fn account(&mut self, location: Location) -> Option<&mut SegmentAccount> {
-        self.accounts.get_mut(location.slot.0 as usize)?.as_mut()
-    }
-}
-
-/// Whether two records are of the same key. A record that cannot be read is taken for it: its
-/// damage must not hide behind an older version.
-fn same_key(a: &Segment, a_offset: u32, b: &Segment, b_offset: u32) -> bool {
-    match (a.record(u64::from(a_offset)), b.record(u64::from(b_offset))) {
-        (Ok(a), Ok(b)) => a.header.incarnation == b.header.incarnation && a.key == b.key,
-        _ => true,
-    }
 }

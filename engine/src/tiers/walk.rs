@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::cold::ArchiveSet;
@@ -103,6 +103,8 @@ pub(crate) struct Walk {
     rest: Range<Vec<u8>>,
     /// Nothing was looked up yet.
     begins: bool,
+    /// Tags of the window; kept for its memory.
+    tags: Vec<Tagged>,
     looked: Looked,
     rows: VecDeque<Kept>,
     /// The row that was given last.
@@ -117,6 +119,7 @@ impl Walk {
             direction,
             rest: span.keys.clone(),
             begins: true,
+            tags: Vec::new(),
             looked: Looked::default(),
             rows: VecDeque::new(),
             given: None,
@@ -125,10 +128,20 @@ impl Walk {
         }
     }
 
+    /// Hands what is left of the window to `each`, as far as nothing has to be asked for it.
+    pub(crate) fn run(
+        &mut self,
+        tiers: &Tiers,
+        span: &Span,
+        each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.lane.run(tiers, &self.looked, span, each)
+    }
+
     /// The next record in this direction.
     pub(crate) fn next(&mut self, tiers: &Tiers, span: &Span) -> Result<Option<Row<'_>>> {
         loop {
-            match self.lane.next(tiers, &self.looked, span.incarnation, span.moment) {
+            match self.lane.next(tiers, &self.looked, span) {
                 Next::Row(place) => {
                     self.given = Some(Kept::Warm(place));
                     break;
@@ -167,7 +180,8 @@ impl Walk {
 
     /// Takes the next window: by the lane where it may and can, else looks it up.
     fn fill(&mut self, tiers: &Tiers, span: &Span, by_lane: bool) -> Result<()> {
-        let mut tags = Vec::new();
+        let mut tags = std::mem::take(&mut self.tags);
+        tags.clear();
         let forward = self.direction == Direction::Forward;
         let mut window = self.rest.clone();
         if forward {
@@ -186,10 +200,12 @@ impl Walk {
             && tiers.cold.load().entries().is_empty()
             && self.lane.take(tiers, &tags, &window, &mut self.looked)
         {
+            self.tags = tags;
             self.pass(window);
             return Ok(());
         }
         self.look_tags(tiers, &tags, &Bounds::of(span.incarnation, &window));
+        self.tags = tags;
         let set = tiers.cold.load();
         let told = self.tell_all(tiers, span)?;
         let mut cold = self.cold_rows(tiers, span, &set, &mut window)?;

@@ -196,6 +196,8 @@ impl Tiers {
         len: u64,
         attached: Option<&mut Prepared>,
     ) -> Result<Outcome> {
+        // Behind the lock: what is appended after closing sealed the journal would be lost.
+        self.check_open()?;
         if mutations.iter().any(|m| m.keyspace.incarnation().ok() != Some(m.incarnation)) {
             return Ok(Outcome::Raced);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::canary::{Canary, planted};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Most that the high-water mark rises at a time, in milliseconds: a day.
@@ -110,6 +111,9 @@ impl Clock {
 
     /// Milliseconds since 1970; never less than an earlier answer.
     pub(crate) fn now_ms(&self) -> u64 {
+        if planted(Canary::ClockStepsBack) {
+            return self.source.wall_ms();
+        }
         let elapsed_ms = self.source.monotonic_ms().saturating_sub(self.anchor_monotonic_ms);
         self.anchor_wall_ms.saturating_add(elapsed_ms)
     }

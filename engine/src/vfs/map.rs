@@ -37,6 +37,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
 use crate::vfs::map::anon::{AnonMap, AnonMemory, LINE_LEN, prefetch_line};
+use crate::vfs::published::Published;
 
 /// Hears of every store through a map. The simulated disk uses it to see bytes that no call of
 /// `File` carried.
@@ -61,7 +62,7 @@ pub(crate) struct Map {
     memory: Memory,
     observer: Option<Arc<dyn StoreObserver>>,
     /// Bytes that may be read. Grows only.
-    published: AtomicU64,
+    published: Published,
     /// Bytes that may be stored to. Written by the holder of `writing` alone.
     writable: AtomicU64,
     /// Whether a `MapWriter` lives.
@@ -125,7 +126,7 @@ impl Map {
             capacity,
             memory,
             observer,
-            published: AtomicU64::new(published),
+            published: Published::new(published),
             writable: AtomicU64::new(published),
             writing: AtomicBool::new(false),
             mirroring: Mutex::new(()),
@@ -150,7 +151,7 @@ impl Map {
     /// How many bytes from the start may be read. Never shrinks.
     #[inline]
     pub(crate) fn published(&self) -> u64 {
-        self.published.load(Ordering::Acquire)
+        self.published.get()
     }
 
     /// The length of the map; what may be published at most.
@@ -192,9 +193,12 @@ impl Map {
     #[inline]
     pub(crate) fn prefetch_lines(&self, range: Range<usize>) {
         let end = range.end.min(usize::try_from(self.published()).unwrap_or(usize::MAX));
-        for at in (range.start..end).step_by(LINE_LEN) {
+        // Maps begin at a page, so that lines of the file are lines of memory.
+        let mut at = range.start - range.start % LINE_LEN;
+        while at < end {
             // SAFETY: `at < published <= capacity`: inside the map (M1).
             prefetch_line(unsafe { self.base.0.add(at) });
+            at += LINE_LEN;
         }
     }
 
@@ -220,15 +224,22 @@ impl Map {
     pub(crate) fn mirror(&self, offset: u64, bytes: &[u8]) {
         assert!(self.observer.is_some(), "mirror: the map is not the simulator's");
         let _held = self.mirroring.lock();
-        for (at, byte) in (offset..self.capacity()).zip(bytes) {
-            if at >= self.published() {
-                self.copy_in(at, slice::from_ref(byte));
-            } else {
-                let start = usize::try_from(at).unwrap_or(usize::MAX);
-                let same = self.slice(start..start + 1) == Some(slice::from_ref(byte));
-                assert!(same, "write at {at} changes what is published");
-            }
-        }
+        let room = usize::try_from(self.capacity().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..room).unwrap_or(bytes);
+        let below = usize::try_from(self.published().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (below, above) = bytes.split_at(below.min(bytes.len()));
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let same = below.is_empty() || self.slice(start..start + below.len()) == Some(below);
+        assert!(same, "write at {offset} changes what is published");
+        self.copy_in(offset + below.len() as u64, above);
+    }
+
+    /// Makes what was mirrored so far readable: how a map of the simulator begins.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn publish_mirrored(&self, published: u64) {
+        assert!(self.observer.is_some() && published <= self.capacity(), "not the simulator's");
+        self.writable.fetch_max(published, Ordering::Relaxed);
+        self.published.raise(published.max(self.published()));
     }
 
     fn clip(&self, from: u64, to: u64) -> Range<usize> {
@@ -245,7 +256,7 @@ impl Map {
         }
         let end = offset.checked_add(bytes.len() as u64);
         assert!(end.is_some_and(|end| end <= self.capacity()), "copy ends behind the map");
-        assert!(offset >= self.published.load(Ordering::Relaxed), "copy below what is published");
+        assert!(offset >= self.published.get(), "copy below what is published");
         #[expect(clippy::cast_possible_truncation, reason = "below `capacity`, a usize")]
         let start = offset as usize;
         // SAFETY: `start + bytes.len() <= capacity` (asserted): inside the map (M1).
@@ -307,12 +318,12 @@ impl MapWriter {
     /// Lets readers see everything below `to`. Duty: all of it was stored.
     #[inline]
     pub(crate) fn publish(&mut self, to: u64) {
-        let published = self.map.published.load(Ordering::Relaxed);
+        let published = self.map.published.get();
         let writable = self.writable();
         assert!(to >= published, "publish {to}: {published} are published");
         assert!(to <= writable.max(published), "publish {to}: beyond {writable}");
         let _held = self.map.observer.as_ref().map(|_| self.map.mirroring.lock());
-        self.map.published.store(to, Ordering::Release);
+        self.map.published.raise(to);
     }
 
     /// Takes the page faults of `from..to` now, writable. Kernels without `MADV_POPULATE_WRITE`

@@ -20,6 +20,7 @@ pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod os;
 pub(crate) mod overlay;
+pub(crate) mod published;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
 

@@ -342,14 +342,55 @@ pub(crate) fn spawn(
     Builder::new().name(name.to_owned()).spawn(work)
 }
 
+/// Does two things at once: the first here, the second in a thread of its own.
+pub(crate) fn both<A: Send, B: Send>(
+    here: impl FnOnce() -> A,
+    there: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(there);
+        let one = here();
+        match other.join() {
+            Ok(other) => (one, other),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// Rests this thread.
 pub(crate) fn pause(duration: std::time::Duration) {
     std::thread::sleep(duration);
 }
 
-/// Bytes that nobody can predict.
+#[cfg(any(test, feature = "testing"))]
+thread_local! {
+    /// What the next random bytes of this thread follow from, when a test says so.
+    static DRAWN: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on random bytes of this thread follow from a seed, so that a run repeats; `None`:
+/// nobody can predict them again.
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "tests reach it through the feature `testing`")
+)]
+pub fn seed_random(seed: Option<u64>) {
+    DRAWN.set(seed);
+}
+
+/// Bytes that nobody can predict, unless a test seeded them.
 pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(seed) = DRAWN.get() {
+        for (at, byte) in (1_u64..).zip(&mut bytes) {
+            let mixed = seed.wrapping_add(at).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            *byte = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).to_be_bytes()[0];
+        }
+        DRAWN.set(Some(seed.wrapping_add(N as u64 + 1)));
+        return Ok(bytes);
+    }
     getrandom::fill(&mut bytes).map_err(|error| {
         error.raw_os_error().map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
     })?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::format::deadline::deadline_class_end;
-use crate::format::record::{RecordHeader, RecordKind};
+use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 use crate::format::trailer::TrailerEntry;
 use crate::ids::Incarnation;
 
@@ -70,6 +70,23 @@ impl SegmentAccount {
         Self { created_ms, ..Self::default() }
     }
 
+    /// An account that was told from outside; `None` when it does not add up.
+    pub(crate) fn told(
+        created_ms: u64,
+        record_bytes: u64,
+        (tombstone_bytes, tombstone_count): (u64, u64),
+        groups: Vec<Group>,
+    ) -> Option<Self> {
+        let live = groups.iter().try_fold(0_u64, |sum, group| sum.checked_add(group.bytes))?;
+        let counts = groups.iter().try_fold(tombstone_count, |sum, g| sum.checked_add(g.count))?;
+        let fits = live.checked_add(tombstone_bytes)? <= record_bytes;
+        if !fits || counts > record_bytes / RECORD_HEADER_LEN as u64 {
+            return None;
+        }
+        let rest = Self::new(created_ms);
+        Some(Self { record_bytes, tombstone_bytes, tombstone_count, groups, ..rest })
+    }
+
     fn class_end(&self, weight: &Weight) -> u64 {
         if weight.deadline_ms == 0 {
             return u64::MAX;
@@ -116,11 +133,12 @@ impl SegmentAccount {
         self.record_bytes += len;
     }
 
-    /// The newest record of a key was superseded or moved away.
+    /// The newest record of a key was superseded or moved away. What a trailer or an image said of
+    /// it may have been a lie: then the account is wrong, and nothing worse.
     pub(crate) fn kill(&mut self, weight: &Weight) {
         if weight.tombstone {
-            self.tombstone_bytes -= weight.len;
-            self.tombstone_count -= 1;
+            self.tombstone_bytes = self.tombstone_bytes.saturating_sub(weight.len);
+            self.tombstone_count = self.tombstone_count.saturating_sub(1);
         } else {
             // The group is gone when its incarnation was cleared: its records are dead already.
             let class_end_ms = self.class_end(weight);
@@ -128,8 +146,8 @@ impl SegmentAccount {
                 group.incarnation == weight.incarnation && group.class_end_ms == class_end_ms
             });
             if let Some(group) = group {
-                group.bytes -= weight.len;
-                group.count -= 1;
+                group.bytes = group.bytes.saturating_sub(weight.len);
+                group.count = group.count.saturating_sub(1);
             }
         }
     }
@@ -200,7 +218,8 @@ impl SegmentAccount {
     }
 
     pub(crate) fn dead_bytes(&self) -> u64 {
-        self.record_bytes - self.live_bytes() - self.tombstone_bytes - self.damaged_bytes()
+        let others = self.live_bytes() + self.tombstone_bytes + self.damaged_bytes();
+        self.record_bytes.saturating_sub(others)
     }
 }
 
@@ -228,6 +247,10 @@ mod tests {
         assert_eq!(account.expired_bytes(70_000), 50);
         assert_eq!(account.clear(Incarnation(2)), (30, 1));
         assert_eq!((account.live_bytes(), account.dead_bytes()), (50, 138));
+        let group = account.groups().to_vec();
+        let told = |bytes| SegmentAccount::told(1000, bytes, (48, 1), group.clone());
+        assert_eq!(told(236).map(|told| told.dead_bytes()), Some(138));
+        assert!(told(97).is_none());
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! segments all go through here.
 //! Knows bytes, space and order in one file; knows nothing of the index, or of liveness.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::canary::{Canary, planted};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::crc;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
@@ -32,6 +34,8 @@ pub(crate) struct SegmentWriter {
     /// Records end at or before this offset.
     limit: u64,
     chunk: u64,
+    /// Trailer and footer, once they are there.
+    written: Option<(SealedFacts, SegmentFooter)>,
 }
 
 impl SegmentWriter {
@@ -70,6 +74,7 @@ impl SegmentWriter {
             populated: 0,
             limit,
             chunk,
+            written: None,
         })
     }
 
@@ -161,6 +166,10 @@ impl SegmentWriter {
         &mut self,
         seed: &HashSeed,
     ) -> Result<(SealedFacts, SegmentFooter)> {
+        if let Some(written) = self.written {
+            // It was written before, and listing it failed.
+            return Ok(written);
+        }
         let records_end = self.records_end;
         let (trailer, first_seq, last_seq) = build_trailer(&self.segment, records_end, seed)?;
         let footer = SegmentFooter {
@@ -179,14 +188,18 @@ impl SegmentWriter {
         self.map.store(footer_offset, &encoded);
         self.map.publish(len);
         self.tail = len;
-        self.sync()?;
+        if !planted(Canary::PublishBeforeBytes) {
+            self.sync()?;
+        }
         self.segment
             .file
             .punch_to_end(len.next_multiple_of(4096))
             .map_err(|error| self.io("give back the rest of a segment", error))?;
         let trailer_crc = footer.trailer_crc;
         let kind = self.segment.kind;
-        Ok((SealedFacts { kind, len, first_seq, last_seq, trailer_crc }, footer))
+        let written = (SealedFacts { kind, len, first_seq, last_seq, trailer_crc }, footer);
+        self.written = Some(written);
+        Ok(written)
     }
 }
 
@@ -194,10 +207,19 @@ impl SegmentWriter {
 pub(crate) fn walk_records(
     segment: &Segment,
     end: u64,
+    each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
+) -> Result<()> {
+    walk_range(segment, &(SEGMENT_HEADER_LEN as u64..end), each)
+}
+
+/// The same for a part of the file that begins and ends with a record.
+pub(crate) fn walk_range(
+    segment: &Segment,
+    range: &Range<u64>,
     mut each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut offset = SEGMENT_HEADER_LEN as u64;
-    while offset < end {
+    let mut offset = range.start;
+    while offset < range.end {
         let record = segment.record(offset).map_err(Error::from)?;
         each(u32::try_from(offset).unwrap_or(u32::MAX), &record)?;
         offset += record.header.encoded_len();

@@ -42,6 +42,13 @@ impl SegmentTable {
         Some(Slot(u32::try_from(free).ok()?))
     }
 
+    /// Reserves this slot unless it is taken.
+    pub(crate) fn reserve(&mut self, slot: Slot) -> bool {
+        let slot = slot.0 as usize;
+        let free = self.slots.get(slot).is_none_or(Option::is_none);
+        free && slot < SEGMENT_COUNT_MAX && self.reserved.insert(slot)
+    }
+
     pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
         let slot = segment.slot.0 as usize;
         self.reserved.remove(&slot);

@@ -1,14 +1,16 @@
 //! One conversation: append, windows, retention. Every change is one commit under the header's
-//! guard; reads take no lock.
+//! guard. Windows keep the newest messages at hand and never wait for each other.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::conversation::header::{self, Header};
-use crate::conversation::row;
+use crate::conversation::row::{self, Figures};
+use crate::conversation::tail::Tail;
 use crate::conversation::window::Fitting;
 use crate::conversation::{DELETE_ROWS, Message, Role, View, Window, live_header, seq_of};
 use crate::error::{Error, Result};
@@ -30,6 +32,8 @@ pub struct ConversationMemory {
     ttl: Ttl,
     incarnation: u64,
     durability: Durability,
+    /// Protects: what is known of the newest messages. Who finds it taken does without.
+    tail: Arc<Mutex<Tail>>,
 }
 
 impl fmt::Debug for ConversationMemory {
@@ -46,7 +50,8 @@ impl ConversationMemory {
         ttl: Ttl,
         incarnation: u64,
     ) -> Self {
-        Self { store, counter, ns, ttl, incarnation, durability: Durability::Buffered }
+        let (durability, tail) = (Durability::Buffered, Arc::default());
+        Self { store, counter, ns, ttl, incarnation, durability, tail }
     }
 
     /// When appends count as done; buffered unless set.
@@ -92,54 +97,76 @@ impl ConversationMemory {
     /// The newest messages that fit, by whole groups, system messages pinned if the window says
     /// so. It never begins with a tool's message, and always shows the newest group.
     ///
-    /// Cost: the rows that are shown and some more, whatever the length of the conversation.
+    /// Cost: what was appended since the last window of this handle is read, and what is shown and
+    /// was not before; whatever the length of the conversation. A handle keeps up to 1 MiB of them.
     #[doc(alias = "get_messages")]
     pub fn window(&self, window: Window) -> Result<View> {
         let (_, header) = self.header()?;
+        let mut own = Tail::default();
+        let mut shared = self.tail.try_lock();
+        let tail = shared.as_deref_mut().unwrap_or(&mut own);
+        self.follow(&header, tail)?;
         let mut fitting = Fitting::new(window, &header);
-        let mut rows: Vec<(Seq, Entry)> = Vec::new();
-        self.newest_first(&header, |seq, entry| {
-            let fits = fitting.take(seq, &row::figures(&entry.value)?);
+        let mut shown: Vec<(Seq, Message)> = Vec::new();
+        self.newest_first(&header, tail, |seq, figures, message| {
+            let fits = fitting.take(seq, figures);
             if fits {
-                rows.push((seq, entry));
+                shown.push((seq, message.clone()));
             }
             Ok(fits)
         })?;
-        let Some(start) = fitting.start() else {
-            return Ok(View {
-                messages: Vec::new(),
-                tokens: 0,
-                dropped: 0,
-                truncated: false,
-                first: None,
-            });
-        };
-        let mut messages =
-            if window.pin_system { self.systems_before(&header, start)? } else { Vec::new() };
-        let shown = rows.iter().rev().filter(|(seq, _)| *seq >= start);
-        for (_, entry) in shown {
-            messages.push(row::decode(&entry.value)?);
+        let Some(start) = fitting.start() else { return Ok(View::default()) };
+        let mut messages = Vec::with_capacity(shown.len());
+        if window.pin_system && header.system_len > 0 {
+            let systems = self.systems(&header, tail)?;
+            let before = systems.into_iter().take_while(|(seq, _)| *seq < start);
+            messages.extend(before.map(|(_, message)| message));
         }
+        let shown = shown.into_iter().rev().filter(|(seq, _)| *seq >= start);
+        messages.extend(shown.map(|(_, message)| message));
         let (count, tokens, truncated) = fitting.figures();
         let dropped = header.len.saturating_sub(count);
         Ok(View { messages, tokens, dropped, truncated, first: Some(start) })
     }
 
-    fn systems_before(&self, header: &Header, start: Seq) -> Result<Vec<Message>> {
-        let mut found = Vec::new();
-        if header.system_len == 0 {
-            return Ok(found);
+    /// Brings what is known of the newest messages up to this header.
+    fn follow(&self, header: &Header, tail: &mut Tail) -> Result<()> {
+        if !tail.is_before(header) {
+            *tail = Tail::begin(header);
         }
-        let scan = Scan::prefix(&header::systems(header.epoch));
-        let scan = Scan { limit: usize::MAX, ..scan };
-        let scan = scan.before(header::system(header.epoch, start));
+        while tail.next < header.next {
+            let entry = self.store.get(&self.ns, &header::message(header.epoch, tail.next))?;
+            let follows = match entry {
+                Some(entry) => tail.append(row::figures(&entry.value)?, row::decode(&entry.value)?),
+                None => false,
+            };
+            if !follows {
+                break;
+            }
+        }
+        if !tail.is_of(header) {
+            *tail = Tail::begin(header);
+        }
+        Ok(())
+    }
+
+    fn systems(&self, header: &Header, tail: &mut Tail) -> Result<Vec<(Seq, Message)>> {
+        if let Some(known) = tail.systems(header) {
+            return Ok(known.to_vec());
+        }
+        let mut found = Vec::new();
+        let scan = Scan { limit: usize::MAX, ..Scan::prefix(&header::systems(header.epoch)) };
         self.store.walk(&self.ns, scan, |key, _| {
-            let at = header::message(header.epoch, seq_of(&key)?);
-            if let Some(entry) = self.store.get(&self.ns, &at)? {
-                found.push(row::decode(&entry.value)?);
+            let seq = seq_of(&key)?;
+            // One that was appended after the header was read is not of this moment.
+            let known = seq < header.next;
+            let at = header::message(header.epoch, seq);
+            if let Some(entry) = self.store.get(&self.ns, &at)?.filter(|_| known) {
+                found.push((seq, row::decode(&entry.value)?));
             }
             Ok(true)
         })?;
+        tail.keep_systems(header, &found);
         Ok(found)
     }
 
@@ -158,8 +185,8 @@ impl ConversationMemory {
         let (_, header) = self.header()?;
         let mut found = Vec::new();
         if count > 0 {
-            self.newest_first(&header, |seq, entry| {
-                found.push((seq, row::decode(&entry.value)?));
+            self.newest_first(&header, &mut Tail::begin(&header), |seq, _, message| {
+                found.push((seq, message.clone()));
                 Ok(found.len() < count)
             })?;
         }
@@ -167,7 +194,8 @@ impl ConversationMemory {
         Ok(found)
     }
 
-    /// Hands out messages from the newest back, until told to stop.
+    /// Hands out messages from the newest back, until told to stop: those that are known, then
+    /// those that are stored.
     ///
     /// Places count up by one, so the rows are read one by one, which needs no order of keys: a
     /// store that was just opened may still be making it. Behind the first place that retention
@@ -175,15 +203,25 @@ impl ConversationMemory {
     fn newest_first(
         &self,
         header: &Header,
-        mut each: impl FnMut(Seq, Entry) -> Result<bool>,
+        tail: &mut Tail,
+        mut each: impl FnMut(Seq, &Figures, &Message) -> Result<bool>,
     ) -> Result<()> {
-        let mut end = header.next;
+        for (seq, figures, message) in tail.newest_first() {
+            if !each(seq, figures, message)? {
+                return Ok(());
+            }
+        }
+        let mut end = tail.first();
         while end > Seq(1) {
             let seq = Seq(end.0 - 1);
             let Some(entry) = self.store.get(&self.ns, &header::message(header.epoch, seq))? else {
                 break;
             };
-            if !each(seq, entry)? {
+            let (figures, message) = (row::figures(&entry.value)?, row::decode(&entry.value)?);
+            if tail.first() == end {
+                tail.prepend(figures, &message);
+            }
+            if !each(seq, &figures, &message)? {
                 return Ok(());
             }
             end = seq;
@@ -193,7 +231,9 @@ impl ConversationMemory {
         }
         let scan = Scan { limit: usize::MAX, ..Scan::prefix(&header::messages(header.epoch)) };
         let scan = scan.reverse().before(header::message(header.epoch, end));
-        self.store.walk(&self.ns, scan, |key, entry| each(seq_of(&key)?, entry))
+        self.store.walk(&self.ns, scan, |key, entry| {
+            each(seq_of(&key)?, &row::figures(&entry.value)?, &row::decode(&entry.value)?)
+        })
     }
 
     /// The beginnings of the newest messages, one a line: `role: text`, cut after so many

@@ -38,7 +38,7 @@ impl Window {
 }
 
 /// What a model is shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct View {
     /// Pinned system messages, then the newest messages, each in the order they were said.
     pub messages: Vec<Message>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Survivors;
 use super::effect::{Change, Effect, NodeId, SECTOR_LEN};
+use super::pages::{Pages, mix};
 
 /// Numbers that a seed determines (the generator is `SplitMix64`).
 #[derive(Debug, Clone)]
@@ -12,11 +13,9 @@ pub(super) struct Random(pub u64);
 
 impl Random {
     pub(super) fn next(&mut self) -> u64 {
+        let mixed = mix(self.0);
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        mixed
     }
 
     /// A number below `bound`, which is not 0.
@@ -45,18 +44,57 @@ fn place_of(index: usize, effect: &Effect) -> (NodeId, Place) {
     (effect.node, place)
 }
 
+/// How many versions each place has, in the order of their first effect; and the place of each
+/// effect in that list.
+fn versions(effects: &[Effect]) -> (Vec<u64>, Vec<usize>) {
+    let mut places: BTreeMap<(NodeId, Place), usize> = BTreeMap::new();
+    let mut counts: Vec<u64> = Vec::new();
+    let mut place_of_effect = Vec::with_capacity(effects.len());
+    for (index, effect) in effects.iter().enumerate() {
+        let place = *places.entry(place_of(index, effect)).or_insert(counts.len());
+        if place == counts.len() {
+            counts.push(0);
+        }
+        if let Some(count) = counts.get_mut(place) {
+            *count += 1;
+        }
+        place_of_effect.push(place);
+    }
+    (counts, place_of_effect)
+}
+
+/// How many different subsets a disk could keep; `u64::MAX` when they are too many to count.
+pub(super) fn outcomes(effects: &[Effect]) -> u64 {
+    versions(effects).0.iter().fold(1, |all: u64, count| all.saturating_mul(count + 1))
+}
+
 /// The effects that reached the disk, in order, and the random numbers that go on where chance
 /// chose.
 pub(super) fn surviving(
     mut effects: Vec<Effect>,
     survivors: Survivors,
 ) -> (Vec<Effect>, Option<Random>) {
+    let len = effects.len();
+    let chosen = |keep: &dyn Fn(usize) -> bool| whole_versions(&effects, keep);
     match survivors {
         Survivors::None => (Vec::new(), None),
         Survivors::All => (effects, None),
         Survivors::Prefix(count) => {
             effects.truncate(count);
             (effects, None)
+        }
+        Survivors::Suffix(count) => (chosen(&|at| at + count >= len), None),
+        Survivors::AllBut(left) => (chosen(&|at| at != left), None),
+        Survivors::Only(one) => (chosen(&|at| at == one), None),
+        Survivors::Outcome(index) => {
+            let (mut counts, places) = versions(&effects);
+            let mut index = index;
+            for count in &mut counts {
+                let radix = *count + 1;
+                *count = index % radix;
+                index /= radix;
+            }
+            (take(effects, &places, &mut counts, None), None)
         }
         Survivors::Random(seed) => {
             let mut random = Random(seed);
@@ -65,33 +103,55 @@ pub(super) fn surviving(
     }
 }
 
-fn random_subset(effects: Vec<Effect>, random: &mut Random) -> Vec<Effect> {
-    let mut left: BTreeMap<(NodeId, Place), u64> = BTreeMap::new();
-    for (index, effect) in effects.iter().enumerate() {
-        *left.entry(place_of(index, effect)).or_default() += 1;
+/// The chosen effects, and before each of them the earlier ones of its place: a sector is written
+/// whole, so that a later version holds the earlier ones.
+fn whole_versions(effects: &[Effect], keep: &dyn Fn(usize) -> bool) -> Vec<Effect> {
+    let (mut counts, places) = versions(effects);
+    counts.fill(0);
+    let mut seen = counts.clone();
+    for (at, &place) in places.iter().enumerate() {
+        if let (Some(seen), Some(count)) = (seen.get_mut(place), counts.get_mut(place)) {
+            *seen += 1;
+            *count = if keep(at) { *seen } else { *count };
+        }
     }
+    take(effects.to_vec(), &places, &mut counts, None)
+}
+
+/// Of each place the first so many versions; the last of them may be torn by chance.
+fn take(
+    effects: Vec<Effect>,
+    places: &[usize],
+    counts: &mut [u64],
+    mut random: Option<&mut Random>,
+) -> Vec<Effect> {
+    let mut kept = Vec::new();
+    for (mut effect, &place) in effects.into_iter().zip(places) {
+        let Some(count) = counts.get_mut(place).filter(|count| **count > 0) else { continue };
+        *count -= 1;
+        if let Some(random) = random.as_deref_mut()
+            && *count == 0
+            && random.below(8) == 0
+        {
+            tear(&mut effect.change, random);
+        }
+        kept.push(effect);
+    }
+    kept
+}
+
+fn random_subset(effects: Vec<Effect>, random: &mut Random) -> Vec<Effect> {
+    let (mut counts, places) = versions(&effects);
     // Some images lose nearly all, some nearly nothing, some are mixed.
     let all_of_16 = random.below(17);
-    for count in left.values_mut() {
+    for count in &mut counts {
         *count = match random.below(16) {
             roll if roll < all_of_16 => *count,
             roll if roll % 2 == 0 => 0,
             _ => random.below(*count + 1),
         };
     }
-    let mut kept = Vec::new();
-    for (index, mut effect) in effects.into_iter().enumerate() {
-        let Some(count) = left.get_mut(&place_of(index, &effect)).filter(|count| **count > 0)
-        else {
-            continue;
-        };
-        *count -= 1;
-        if *count == 0 && random.below(8) == 0 {
-            tear(&mut effect.change, random);
-        }
-        kept.push(effect);
-    }
-    kept
+    take(effects, &places, &mut counts, Some(random))
 }
 
 /// A page that is stored to while the kernel writes it out reaches the disk as it is at that
@@ -101,7 +161,10 @@ fn tear(change: &mut Change, random: &mut Random) {
         let words = bytes.len() as u64 / 8;
         let until_word = 8 - *offset % 8;
         let cut = until_word + 8 * random.below(words + 1);
-        bytes.truncate(usize::try_from(cut).unwrap_or(usize::MAX));
+        let cut = usize::try_from(cut).unwrap_or(usize::MAX);
+        if let Some(head) = bytes.get(..cut) {
+            *bytes = head.into();
+        }
     }
 }
 
@@ -109,22 +172,24 @@ fn tear(change: &mut Change, random: &mut Random) {
 pub(super) struct Filler<'a> {
     /// `None`: zeros.
     pub random: Option<&'a mut Random>,
-    /// Bytes that other files hold, as an old block would.
-    pub stale: &'a [u8],
+    /// What other files hold: the old content of a recycled block.
+    pub stale: &'a [Pages],
 }
 
 impl Filler<'_> {
-    /// Zeros in most files; noise or old blocks in some.
-    pub(super) fn fill(&mut self, grown: &mut [u8]) {
-        let Some(random) = self.random.as_deref_mut() else { return };
+    /// The bytes from `from` on. `None`, zeros, in most files; noise or old blocks in some.
+    pub(super) fn fill(&mut self, from: usize, len: usize) -> Option<Vec<u8>> {
+        let random = self.random.as_deref_mut()?;
+        let mut grown = vec![0; len];
         match random.below(6) {
             0 => grown.fill_with(|| random.next().to_le_bytes()[0]),
             1 if !self.stale.is_empty() => {
-                for (target, byte) in grown.iter_mut().zip(self.stale.iter().cycle()) {
-                    *target = *byte;
-                }
+                let chosen = random.below(self.stale.len() as u64);
+                let source = self.stale.get(usize::try_from(chosen).unwrap_or(0))?;
+                source.read(from, &mut grown);
             }
-            _ => {}
+            _ => return None,
         }
+        Some(grown)
     }
 }

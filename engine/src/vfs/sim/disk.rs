@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use super::Survivors;
 use super::choice::{Filler, Random, surviving};
 use super::effect::{Change, Effect, NodeId, SECTOR_LEN};
+use super::pages::{Pages, fold, mix};
 use crate::vfs::map::Map;
 
 /// What the file system allocates.
@@ -20,9 +21,9 @@ pub(super) const ROOT: NodeId = 0;
 #[derive(Debug, Default)]
 pub(super) struct FileNode {
     /// What a running process reads.
-    pub live: Vec<u8>,
+    pub live: Pages,
     /// What is left when every pending effect is lost.
-    pub durable: Vec<u8>,
+    pub durable: Pages,
     /// Which blocks of the live file are allocated.
     blocks: Vec<bool>,
     /// The maps of the running process.
@@ -63,22 +64,16 @@ impl FileNode {
     fn make_durable(&mut self, change: Change, filler: &mut Filler<'_>) {
         match change {
             Change::Length(len_bytes) => {
-                let from = self.durable.len();
-                if usize_of(len_bytes) > from {
-                    self.durable.resize(usize_of(len_bytes), 0);
-                    filler.fill(self.durable.get_mut(from..).unwrap_or_default());
+                let (from, to) = (self.durable.len(), usize_of(len_bytes));
+                if to > from {
+                    self.durable.resize(to);
+                    if let Some(bytes) = filler.fill(from, to - from) {
+                        self.durable.write(from, &bytes);
+                    }
                 }
             }
-            Change::Bytes { offset, bytes, .. } => {
-                let tail = self.durable.get_mut(usize_of(offset)..).unwrap_or_default();
-                for (target, byte) in tail.iter_mut().zip(bytes) {
-                    *target = byte;
-                }
-            }
-            Change::Punch { from, to } => {
-                let end = usize_of(to).min(self.durable.len());
-                self.durable.get_mut(usize_of(from)..end).unwrap_or_default().fill(0);
-            }
+            Change::Bytes { offset, bytes, .. } => self.durable.write(usize_of(offset), &bytes),
+            Change::Punch { from, to } => self.durable.zero(usize_of(from), usize_of(to)),
             Change::Name { .. } => {}
         }
     }
@@ -107,7 +102,17 @@ pub(super) struct Faults {
     pub sync: Countdown,
     pub write: Countdown,
     pub read: Countdown,
+    /// A read that ends in its middle.
+    pub short_read: Countdown,
     pub die: Countdown,
+}
+
+/// Keeps copies of the disk as it is right before an effect.
+#[derive(Debug, Default)]
+pub(super) struct Camera {
+    /// One in so many effects; 0 for none.
+    pub every: u64,
+    pub taken: Vec<Disk>,
 }
 
 #[derive(Debug)]
@@ -128,6 +133,9 @@ pub(super) struct Disk {
     pub life: u64,
     /// Whether the running process died at an effect.
     pub dead: bool,
+    /// A digest of all effects and syncs so far, in their order.
+    pub trace: u64,
+    pub camera: Camera,
 }
 
 impl Disk {
@@ -144,6 +152,8 @@ impl Disk {
             random: Random(seed),
             life: 0,
             dead: false,
+            trace: 0,
+            camera: Camera::default(),
         }
     }
 
@@ -156,6 +166,7 @@ impl Disk {
             next_node: self.next_node,
             capacity: self.capacity,
             random: self.random.clone(),
+            trace: self.trace,
             ..Self::new(0)
         }
     }
@@ -165,8 +176,7 @@ impl Disk {
         let mut disk = self.copied();
         let pending = mem::take(&mut disk.pending);
         let (kept, mut random) = surviving(pending, survivors);
-        let stale: Vec<u8> =
-            self.files.values().flat_map(|f| f.live.iter().copied().take(4096)).collect();
+        let stale: Vec<Pages> = self.files.values().map(|file| file.live.clone()).collect();
         disk.make_durable(kept, &mut Filler { random: random.as_mut(), stale: &stale });
         for dir in disk.dirs.values_mut() {
             dir.live.clone_from(&dir.durable);
@@ -174,9 +184,10 @@ impl Disk {
         for file in disk.files.values_mut() {
             file.live.clone_from(&file.durable);
             file.blocks.resize(file.live.len().div_ceil(usize_of(BLOCK_LEN)), false);
-            for (block, bytes) in file.blocks.iter_mut().zip(file.live.chunks(usize_of(BLOCK_LEN)))
-            {
-                *block |= bytes.iter().any(|&byte| byte != 0);
+            for (index, _) in file.live.filled() {
+                if let Some(block) = file.blocks.get_mut(index) {
+                    *block = true;
+                }
             }
         }
         disk.forget_nameless();
@@ -186,6 +197,10 @@ impl Disk {
     /// One more effect is about to happen; the process may die before it.
     pub(super) fn step(&mut self) -> io::Result<()> {
         self.effects += 1;
+        if self.camera.every > 0 && self.effects.is_multiple_of(self.camera.every) {
+            let copy = self.copied();
+            self.camera.taken.push(copy);
+        }
         self.dead |= self.faults.die.fires();
         if self.dead { Err(dead_process()) } else { Ok(()) }
     }
@@ -221,8 +236,31 @@ impl Disk {
             None => names.remove(name),
         };
         let change = Change::Name { name: name.to_owned(), target };
-        self.pending.push(Effect { node: dir, change });
+        self.note(dir, change);
         Ok(())
+    }
+
+    /// One more effect that is not durable.
+    fn note(&mut self, node: NodeId, change: Change) {
+        let (kind, bytes, numbers): (u64, &[u8], [u64; 2]) = match &change {
+            Change::Bytes { offset, bytes, .. } => (1, bytes, [*offset, 0]),
+            Change::Length(len_bytes) => (2, &[], [*len_bytes, 0]),
+            Change::Punch { from, to } => (3, &[], [*from, *to]),
+            Change::Name { name, target } => (4, name.as_bytes(), [target.unwrap_or(0), 0]),
+        };
+        let place = numbers.iter().fold(mix(node ^ mix(kind)), |sum, number| mix(sum ^ number));
+        self.trace = fold(self.trace ^ place, bytes);
+        self.pending.push(Effect { node, change });
+    }
+
+    /// The same for the same names and bytes, live.
+    pub(super) fn digest(&self, dir: NodeId) -> u64 {
+        let names = self.dirs.get(&dir).map(|dir| &dir.live).into_iter().flatten();
+        let entries = names.map(|(name, node)| {
+            let file = self.files.get(node).map(|file| file.live.digest());
+            mix(fold(7, name.as_bytes()) ^ file.unwrap_or_else(|| self.digest(*node)))
+        });
+        entries.fold(0, u64::wrapping_add)
     }
 
     /// Makes the file at least `to` long, live.
@@ -230,8 +268,8 @@ impl Disk {
         let len_bytes = self.file(node)?.live.len() as u64;
         if to > len_bytes {
             self.step()?;
-            self.file(node)?.live.resize(usize_of(to), 0);
-            self.pending.push(Effect { node, change: Change::Length(to) });
+            self.file(node)?.live.resize(usize_of(to));
+            self.note(node, Change::Length(to));
         }
         Ok(())
     }
@@ -295,12 +333,11 @@ impl Disk {
             let room = usize_of(SECTOR_LEN - offset % SECTOR_LEN);
             let (piece, rest) = bytes.split_at(room.min(bytes.len()));
             let file = self.file(node)?;
-            let target = file.live.get_mut(usize_of(offset)..).unwrap_or_default();
-            assert!(target.len() >= piece.len(), "store at {offset}: behind the end of the file");
-            target.get_mut(..piece.len()).unwrap_or_default().copy_from_slice(piece);
+            let room = file.live.len().saturating_sub(usize_of(offset));
+            assert!(room >= piece.len(), "store at {offset}: behind the end of the file");
+            file.live.write(usize_of(offset), piece);
             file.mirror(offset, piece);
-            let change = Change::Bytes { offset, bytes: piece.to_vec(), mapped };
-            self.pending.push(Effect { node, change });
+            self.note(node, Change::Bytes { offset, bytes: piece.into(), mapped });
             offset += piece.len() as u64;
             bytes = rest;
         }
@@ -312,14 +349,14 @@ impl Disk {
         self.step()?;
         let file = self.file(node)?;
         let to = file.live.len() as u64;
-        let zeroed = file.live.get_mut(usize_of(from)..).unwrap_or_default();
-        zeroed.fill(0);
-        let zeros = zeroed.to_vec();
-        file.mirror(from, &zeros);
+        file.live.zero(usize_of(from), usize_of(to));
+        if file.maps.iter().any(|map| map.strong_count() > 0) {
+            file.mirror(from, &vec![0; usize_of(to - from)]);
+        }
         for block in file.blocks.iter_mut().skip(usize_of(from.div_ceil(BLOCK_LEN))) {
             *block = false;
         }
-        self.pending.push(Effect { node, change: Change::Punch { from, to } });
+        self.note(node, Change::Punch { from, to });
         Ok(())
     }
 
@@ -327,6 +364,7 @@ impl Disk {
     /// rest unreachable: the kernel marks the pages clean, and a second sync succeeds without them.
     pub(super) fn sync(&mut self, node: NodeId) -> io::Result<()> {
         self.step()?;
+        self.trace = mix(self.trace ^ node);
         let (mine, rest) =
             mem::take(&mut self.pending).into_iter().partition(|effect| effect.node == node);
         self.pending = rest;
@@ -342,6 +380,7 @@ impl Disk {
             return self.sync(node);
         }
         self.step()?;
+        self.trace = mix(self.trace ^ node ^ mix(from) ^ mix(to));
         let (first, last) = (from / SECTOR_LEN, to.div_ceil(SECTOR_LEN));
         let (mut mine, rest): (Vec<_>, _) =
             mem::take(&mut self.pending).into_iter().partition(|effect| {

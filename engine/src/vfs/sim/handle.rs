@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::SimVfs;
 use super::disk::{Disk, device_error, usize_of};
 use super::effect::NodeId;
+use super::pages::PAGE_LEN;
 use crate::vfs::map::{Map, StoreObserver};
 use crate::vfs::{Dir, Entry, EntryKind, File, Lock};
 
@@ -110,7 +111,7 @@ impl Dir for SimDir {
         }
         let lock = SimLock { vfs: self.vfs.clone(), node, _handle: handle };
         // The one file that gets shorter; its content is a courtesy, not a promise.
-        disk.file(node)?.live.clear();
+        disk.file(node)?.live.set(&[]);
         let written = disk.write(node, 0, content);
         drop(disk);
         written.map(|()| Box::new(lock) as Box<dyn Lock>)
@@ -157,9 +158,12 @@ impl File for SimFile {
         if disk.faults.read.fires() {
             return Err(device_error());
         }
-        let live = &disk.file(self.node)?.live;
-        let bytes = live.get(usize_of(offset)..).and_then(|tail| tail.get(..buf.len()));
-        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let is_short = disk.faults.short_read.fires();
+        let whole = disk.file(self.node)?.live.read(usize_of(offset), buf);
+        if is_short || !whole {
+            buf.get_mut(buf.len() / 2..).unwrap_or_default().fill(0);
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(())
     }
 
@@ -199,17 +203,23 @@ impl File for SimFile {
 
     fn map(&self, capacity: u64, published: u64) -> io::Result<Arc<Map>> {
         let mut disk = self.vfs.alive()?;
+        if disk.faults.read.fires() {
+            return Err(device_error());
+        }
         let file = disk.file(self.node)?;
-        let in_map = file.live.get(..usize_of(capacity)).unwrap_or(&file.live);
-        let (initial, rest) =
-            in_map.split_at_checked(usize_of(published)).ok_or(io::ErrorKind::InvalidInput)?;
+        if published > (file.live.len() as u64).min(capacity) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let observer = SimObserver {
             disk: Arc::downgrade(&self.vfs.disk),
             node: self.node,
             life: self.vfs.life,
         };
-        let map = Map::anonymous(capacity, initial, Some(Arc::new(observer)))?;
-        map.mirror(published, rest);
+        let map = Map::anonymous(capacity, &[], Some(Arc::new(observer)))?;
+        for (index, bytes) in file.live.filled() {
+            map.mirror(index as u64 * PAGE_LEN as u64, bytes);
+        }
+        map.publish_mirrored(published);
         file.maps.retain(|map| map.strong_count() > 0);
         file.maps.push(Arc::downgrade(&map));
         Ok(map)

@@ -12,7 +12,7 @@
 //! | C8 | any of these again on what they left | `crash`, [`SimVfs::kill`] |
 //! | R1 to R6 | bytes change at rest; files vanish or appear | [`SimVfs::edit`], [`SimVfs::lose`] |
 //! | R8 | a sync fails; the next one succeeds without its bytes | [`SimVfs::fail_sync_at`] |
-//! | R10 | a read answers `EIO` | [`SimVfs::fail_read_at`] |
+//! | R10 | a read answers `EIO`, or ends early | [`SimVfs::fail_read_at`], `shorten_read_at` |
 //! | R12 | the disk is full; a write ends in its middle | [`SimVfs::set_capacity`] |
 //! | R12 | half of a write arrives, then `EIO` | [`SimVfs::fail_write_at`] |
 //!
@@ -28,6 +28,7 @@ mod choice;
 mod disk;
 mod effect;
 mod handle;
+mod pages;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +38,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use self::disk::{Disk, ROOT, dead_process};
+use self::choice::outcomes;
+use self::disk::{Disk, Faults, FileNode, ROOT, dead_process};
 use self::effect::NodeId;
 use self::handle::SimDir;
 use super::{Dir, Vfs};
@@ -51,6 +53,14 @@ pub enum Survivors {
     All,
     /// The first so many, in the order in which they were made.
     Prefix(usize),
+    /// The last so many.
+    Suffix(usize),
+    /// All but this one, and what came later in its sector.
+    AllBut(usize),
+    /// This one, and what came before it in its sector.
+    Only(usize),
+    /// One of the [`SimVfs::outcomes`], by its number: without noise, each subset once.
+    Outcome(u64),
     /// Chosen by the seed: of each sector, length and name one of its versions, on its own.
     Random(u64),
 }
@@ -115,6 +125,36 @@ impl SimVfs {
         self.disk.lock().pending.len()
     }
 
+    /// How many different subsets of what is not durable a power cut could leave; `u64::MAX` when
+    /// they are too many to count.
+    #[must_use]
+    pub fn outcomes(&self) -> u64 {
+        outcomes(&self.disk.lock().pending)
+    }
+
+    /// The same for the same names and bytes.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.disk.lock().digest(ROOT)
+    }
+
+    /// The same for the same effects and syncs in the same order.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.disk.lock().trace
+    }
+
+    /// Keeps a copy of the disk before one in so many effects from now on; 0 ends that.
+    pub fn photograph(&self, every: u64) {
+        self.disk.lock().camera.every = every;
+    }
+
+    /// The copies that were kept since the last call, in order. Each can crash, or be killed.
+    #[must_use]
+    pub fn photographs(&self) -> Vec<Self> {
+        std::mem::take(&mut self.disk.lock().camera.taken).into_iter().map(Self::with).collect()
+    }
+
     /// The process dies instead of its `k`-th effect from now (1 is the next): that call and all
     /// later ones fail, later stores go nowhere. `kill` or `crash` goes on from there.
     pub fn die_at(&self, k: u64) {
@@ -137,9 +177,27 @@ impl SimVfs {
         self.disk.lock().faults.write.0 = Some(k.max(1));
     }
 
-    /// The `k`-th read from now fails.
+    /// The `k`-th read or map from now fails.
     pub fn fail_read_at(&self, k: u64) {
         self.disk.lock().faults.read.0 = Some(k.max(1));
+    }
+
+    /// The `k`-th read from now ends in its middle, as if the file did.
+    pub fn shorten_read_at(&self, k: u64) {
+        self.disk.lock().faults.short_read.0 = Some(k.max(1));
+    }
+
+    /// No fault that was set strikes any more.
+    pub fn heal(&self) {
+        let mut disk = self.disk.lock();
+        disk.faults = Faults::default();
+        disk.capacity = u64::MAX;
+    }
+
+    /// What `set_capacity` counts, now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.disk.lock().files.values().map(FileNode::allocated_len).sum()
     }
 
     /// Bytes of all files together, in blocks of 4 KiB; beyond them `StorageFull`.
@@ -152,7 +210,7 @@ impl SimVfs {
     pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let disk = self.disk.lock();
         let node = find(&disk, path.as_ref()).ok()?;
-        disk.files.get(&node).map(|file| file.live.clone())
+        disk.files.get(&node).map(|file| file.live.to_vec())
     }
 
     /// Damage at rest: changes the bytes of a file, live and durable alike, or makes the file.
@@ -166,7 +224,9 @@ impl SimVfs {
             node
         });
         if let Ok(file) = disk.file(node) {
-            change(&mut file.live);
+            let mut bytes = file.live.to_vec();
+            change(&mut bytes);
+            file.live.set(&bytes);
             file.durable.clone_from(&file.live);
         }
         disk.pending.retain(|effect| effect.node != node);

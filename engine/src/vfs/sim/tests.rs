@@ -289,6 +289,13 @@ fn reads_and_writes_fail_once_where_they_were_told_to() {
     assert_eq!(sim.read("/store/x").unwrap(), b"EFcd");
     sim.fail_read_at(1);
     assert_eq!(file.read_exact_at(&mut [0; 4], 0).unwrap_err().raw_os_error(), Some(5));
+    sim.shorten_read_at(1);
+    assert_eq!(file.read_exact_at(&mut [0; 4], 0).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    sim.fail_read_at(1);
+    assert_eq!(file.map(4096, 4).unwrap_err().raw_os_error(), Some(5));
+    sim.fail_write_at(1);
+    sim.heal();
+    file.write_all_at(b"EFcd", 0).unwrap();
     file.read_exact_at(&mut [0; 4], 0).unwrap();
     assert_eq!(file.read_exact_at(&mut [0; 5], 0).unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }
@@ -321,6 +328,48 @@ fn prefixes_of_the_effects_grow_from_nothing_to_all() {
         .map(|image| image.map(|bytes| count_of(1, &bytes)))
         .collect();
     assert_eq!(lens, [None, Some(0), Some(0), Some(512), Some(1024), Some(1536)]);
+}
+
+#[test]
+fn every_outcome_is_another_subset_and_each_sector_holds_one_of_its_versions() {
+    let (sim, dir) = store();
+    let file = dir.create("x").unwrap();
+    dir.sync().unwrap();
+    file.allocate(0, 1024).unwrap();
+    file.sync().unwrap();
+    for (at, byte) in [(0, 1), (0, 2), (512, 3)] {
+        file.write_all_at(&[byte; 512], at).unwrap();
+    }
+    assert_eq!((sim.pending(), sim.outcomes()), (3, 6));
+    let image = |survivors| {
+        let bytes = sim.crash(survivors).read("/store/x").unwrap();
+        (bytes[0], bytes[511], bytes[512])
+    };
+    let mut all: Vec<_> = (0..6).map(|index| image(Survivors::Outcome(index))).collect();
+    all.sort_unstable();
+    let expected = [(0, 0, 0), (0, 0, 3), (1, 1, 0), (1, 1, 3), (2, 2, 0), (2, 2, 3)];
+    assert_eq!(all, expected);
+    assert_eq!(image(Survivors::Suffix(2)), (2, 2, 3));
+    assert_eq!(image(Survivors::AllBut(1)), (1, 1, 3));
+    assert_eq!(image(Survivors::Only(1)), (2, 2, 0));
+}
+
+#[test]
+fn a_photograph_is_the_disk_before_an_effect_and_has_a_life_of_its_own() {
+    let (sim, dir) = store();
+    sim.photograph(1);
+    let file = dir.create("x").unwrap();
+    file.write_all_at(b"abc", 0).unwrap();
+    file.sync().unwrap();
+    let photos = sim.photographs();
+    sim.photograph(0);
+    file.write_all_at(b"d", 3).unwrap();
+    let shown: Vec<_> = photos.iter().map(|photo| photo.kill().read("/store/x")).collect();
+    let texts: [Option<&[u8]>; 4] = [None, Some(&b""[..]), Some(b"\0\0\0"), Some(b"abc")];
+    assert_eq!(shown.iter().map(Option::as_deref).collect::<Vec<_>>(), texts);
+    assert!(sim.photographs().is_empty());
+    let digests = (photos[3].digest(), sim.digest(), sim.clone_image().digest());
+    assert!(digests.0 != digests.1 && digests.1 == digests.2);
 }
 
 #[test]

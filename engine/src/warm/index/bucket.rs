@@ -11,9 +11,9 @@
     reason = "positions are below ENTRIES and words below WORDS: a bucket has a fixed size"
 )]
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
 use crate::ids::Location;
+use crate::shim::atomic::{AtomicU64, Ordering, fence};
+use crate::shim::spin_loop;
 
 /// Entries of one bucket.
 pub(crate) const ENTRIES: usize = 6;
@@ -40,7 +40,7 @@ pub(crate) struct IndexEntry {
 }
 
 /// A consistent copy of one bucket.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Snapshot([u64; WORDS]);
 
 /// Where the 16 high bits of entry `i` stand: word and shift.
@@ -49,7 +49,105 @@ fn high_place(i: usize) -> (usize, u32) {
     if i < 4 { (6, SHIFTS[i]) } else { (7, SHIFTS[i & 1]) }
 }
 
+/// What one look at a bucket says of one tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// The first entry with the tag, and its position.
+    pub first: Option<(usize, IndexEntry)>,
+    /// There may be more with that tag here: a [`Snapshot`] tells.
+    pub more: bool,
+    /// As [`Snapshot::spill`].
+    pub spill: bool,
+}
+
+/// Looks for a tag without copying the bucket: what nearly every search needs.
+#[inline]
+pub(crate) fn look(words: &[AtomicU64; WORDS], tag: u32) -> Look {
+    loop {
+        let before = words[7].load(Ordering::Acquire);
+        let mut bits = 0_u32;
+        for (i, word) in words.iter().take(ENTRIES).enumerate() {
+            bits |= u32::from(word.load(Ordering::Relaxed) >> 32 == u64::from(tag)) << i;
+        }
+        let position = bits.trailing_zeros() as usize;
+        let mut first = None;
+        if position < ENTRIES {
+            let (word, shift) = high_place(position);
+            let high = (words[word].load(Ordering::Relaxed) >> shift) & 0xFFFF;
+            let low = words[position].load(Ordering::Relaxed);
+            first = unpack(low, high).map(|entry| (position, entry));
+        }
+        fence(Ordering::Acquire);
+        let after = words[7].load(Ordering::Relaxed);
+        let version = (before >> VERSION_SHIFT) & 0xFFFF;
+        if version & 1 == 0 && version == (after >> VERSION_SHIFT) & 0xFFFF {
+            // A vacant position has the tag 0 too.
+            let more = bits & bits.wrapping_sub(1) != 0;
+            return Look { first, more, spill: after >> SPILL_SHIFT != 0 };
+        }
+        spin_loop();
+    }
+}
+
+/// Hands the entries with tags from `from` to below `to` to `each`; says whether to look into the
+/// next bucket too. For whoever may write: nobody else changes the bucket meanwhile.
+#[inline]
+pub(crate) fn entries_between(
+    words: &[AtomicU64; WORDS],
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(IndexEntry),
+) -> bool {
+    for (i, word) in words.iter().take(ENTRIES).enumerate() {
+        let low = word.load(Ordering::Relaxed);
+        if (from..to).contains(&(low >> 32)) {
+            let (word, shift) = high_place(i);
+            let high = (words[word].load(Ordering::Relaxed) >> shift) & 0xFFFF;
+            if let Some(entry) = unpack(low, high) {
+                each(entry);
+            }
+        }
+    }
+    words[7].load(Ordering::Relaxed) >> SPILL_SHIFT != 0
+}
+
+#[inline]
+fn unpack(low: u64, high: u64) -> Option<IndexEntry> {
+    let packed = (high & LOCATION_HIGH_BITS) << 32 | (low & 0xFFFF_FFFF);
+    (packed != 0).then(|| IndexEntry {
+        tag: u32::try_from(low >> 32).unwrap_or(0),
+        location: Location::unpack(packed),
+        tombstone: high & TOMBSTONE != 0,
+        touched: high & TOUCHED != 0,
+    })
+}
+
 impl Snapshot {
+    /// A bucket as its bytes were kept; nobody is writing it.
+    #[inline]
+    pub(crate) fn restore(bytes: &[u8; WORDS * 8]) -> Self {
+        let (chunks, _) = bytes.as_chunks::<8>();
+        let mut words = [0; WORDS];
+        for (to, from) in words.iter_mut().zip(chunks) {
+            *to = u64::from_le_bytes(*from);
+        }
+        words[7] &= !(0xFFFF << VERSION_SHIFT);
+        Self(words)
+    }
+
+    /// The words to keep.
+    pub(crate) fn words(&self) -> &[u64; WORDS] {
+        &self.0
+    }
+
+    /// Stores the bucket where nobody else looks yet.
+    #[inline]
+    pub(crate) fn place(&self, words: &[AtomicU64; WORDS]) {
+        for (to, from) in words.iter().zip(self.0) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+
     /// Reads without waiting for anybody but a writer that is inside this one bucket.
     pub(crate) fn read(words: &[AtomicU64; WORDS]) -> Self {
         loop {
@@ -65,7 +163,7 @@ impl Snapshot {
                 copy[7] = after;
                 return Self(copy);
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 
@@ -77,13 +175,7 @@ impl Snapshot {
     /// Entry `i`, unless it is empty.
     pub(crate) fn entry(&self, i: usize) -> Option<IndexEntry> {
         let (low, high) = self.raw(i);
-        let packed = (high & LOCATION_HIGH_BITS) << 32 | (low & 0xFFFF_FFFF);
-        (packed != 0).then(|| IndexEntry {
-            tag: u32::try_from(low >> 32).unwrap_or(0),
-            location: Location::unpack(packed),
-            tombstone: high & TOMBSTONE != 0,
-            touched: high & TOUCHED != 0,
-        })
+        unpack(low, high)
     }
 
     /// The positions whose tag is `tag`, as bits; empty entries may be among them.
@@ -176,6 +268,35 @@ mod tests {
             assert_eq!(read.entry(i), Some(*entry));
         }
         assert_eq!((read.spill(), read.vacancy()), (65_535, None));
+    }
+
+    #[test]
+    fn a_look_says_what_a_copy_says() {
+        let words = words();
+        let nothing = Look { first: None, more: false, spill: false };
+        assert_eq!(look(&words, 7), nothing);
+        // Six vacant positions look like six entries of the tag 0.
+        assert_eq!((look(&words, 0).first, look(&words, 0).more), (None, true));
+        let mut bucket = Snapshot::read(&words);
+        let entry = |tag, slot| IndexEntry {
+            tag,
+            location: Location::new(Slot(slot), 640),
+            tombstone: slot == 9,
+            touched: slot == 8,
+        };
+        for (position, tag) in [(1, 7), (3, 5), (4, 7), (5, 0)] {
+            bucket.set(position, Some(entry(tag, 6 + u32::try_from(position).unwrap())));
+        }
+        bucket.set_spill(3);
+        bucket.write(&words);
+        let read = Snapshot::read(&words);
+        for (tag, position, more) in [(7, 1, true), (5, 3, false)] {
+            let first = read.entry(position).map(|entry| (position, entry));
+            assert_eq!(look(&words, tag), Look { first, more, spill: true });
+        }
+        let zero = look(&words, 0);
+        assert!(zero.first.is_none() && zero.more, "a vacant position before the entry: {zero:?}");
+        assert_eq!(look(&words, 8), Look { spill: true, ..nothing });
     }
 
     #[test]

@@ -90,6 +90,21 @@ impl Leaf {
         Self { shared: u16::try_from(shared).unwrap_or(u16::MAX), entries }
     }
 
+    /// A leaf as it was: discriminators and tags in order, without hints.
+    pub(crate) fn restore(shared: u16, list: impl ExactSizeIterator<Item = (u32, u32)>) -> Self {
+        let mut entries = Vec::with_capacity(list.len().next_multiple_of(GROWTH));
+        entries.extend(list.map(|(discriminator, tag)| {
+            let hint = AtomicU32::new(Hint::NONE.0);
+            LeafEntry { discriminator, tag, hint }
+        }));
+        Self { shared, entries }
+    }
+
+    /// So many bytes of the fence begin every key here.
+    pub(crate) fn shared(&self) -> u16 {
+        self.shared
+    }
+
     pub(crate) fn entries(&self) -> &[LeafEntry] {
         &self.entries
     }

@@ -6,6 +6,8 @@
 //! by the first walk that needs it. An entry whose key left the index stays until its leaf is
 //! rewritten, and means nothing until then: whoever walks asks the index.
 
+pub(crate) mod image;
+
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::Range;
@@ -355,6 +357,7 @@ impl OrderIndex {
         let tree = self.tree.read();
         let (fence, leaf) = tree.leaf_of(from)?;
         let first = leaf.lower(fence, from);
+        tags.reserve(leaves * LEAF_LEN_MAX);
         tags.extend(leaf.entries().iter().skip(first).map(Tagged::of));
         let mut others = tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
         let more = if tags.is_empty() { leaves } else { leaves - 1 };

@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::error::{Error, Result};
+use crate::format::cursor::FieldError;
 use crate::ids::Location;
-use crate::warm::index::bucket::{ENTRIES, IndexEntry};
-use crate::warm::index::table::{Found, Table};
+use crate::warm::index::bucket::{ENTRIES, IndexEntry, WORDS};
+use crate::warm::index::table::{Fill, Found, Table};
 
 /// Entries for each hundred places at which the table grows.
 const LOAD_PERCENT_MAX: u64 = 88;
@@ -29,6 +31,8 @@ const SHRINK_MAX: u64 = 4;
 const HOMES_MIN: u64 = 64;
 /// Buckets that one change moves while the table is changing its size.
 const BUCKETS_PER_STEP: u64 = 4;
+/// Entries without room near their homes that filling a table puts up with.
+const LATE_MAX: usize = 64;
 /// Given-back memory goes in pieces of this many homes: 2 MiB.
 const HOMES_PER_PIECE: u64 = 1 << 15;
 
@@ -61,6 +65,31 @@ pub(crate) struct IndexFound {
     found: Found,
 }
 
+/// An index that is being made of entries in the order of their tags.
+#[derive(Debug)]
+pub(crate) struct Filling<'t> {
+    fill: Fill<'t>,
+    count: u64,
+    /// Entries that found no room near their homes.
+    late: Vec<IndexEntry>,
+    /// There were more of these than tags that are spread like hashes can explain.
+    crowded: bool,
+}
+
+impl Filling<'_> {
+    /// The tag is at or above that of the entry before.
+    #[inline]
+    pub(crate) fn push(&mut self, entry: IndexEntry) {
+        if self.fill.push(entry) {
+            self.count += 1;
+        } else if self.late.len() < LATE_MAX {
+            self.late.push(entry);
+        } else {
+            self.crowded = true;
+        }
+    }
+}
+
 impl IndexFound {
     pub(crate) fn entry(&self) -> &IndexEntry {
         &self.found.entry
@@ -85,6 +114,52 @@ impl PointIndex {
         let view = View { old: None, new, progress: AtomicU64::new(0) };
         let index = Self { view: ArcSwap::from_pointee(view), count: AtomicU64::new(0), charged };
         Ok((index, IndexWriter { given_back: 0 }))
+    }
+
+    /// An index of the entries that `feed` pushes in the order of their tags, `expected` or fewer.
+    pub(crate) fn filled(
+        expected: u64,
+        feed: impl FnOnce(&mut Filling<'_>) -> Result<()>,
+    ) -> Result<(Self, IndexWriter)> {
+        let grow = |error| Error::io("make index", "anonymous memory", error);
+        let (index, mut writer) = Self::new(expected).map_err(grow)?;
+        let view = index.view.load_full();
+        let fill = view.new.fill();
+        let mut filling = Filling { fill, count: 0, late: Vec::new(), crowded: false };
+        feed(&mut filling)?;
+        filling.fill.flush();
+        if filling.crowded {
+            let error = FieldError::new("tags", "crowded", "spread like hashes");
+            return Err(error.at("make index", "all segments", 0).into());
+        }
+        index.count.store(filling.count, Ordering::Relaxed);
+        for entry in filling.late {
+            let (tag, at) = (entry.tag, entry.location);
+            index.insert(&mut writer, tag, at, entry.tombstone).map_err(grow)?;
+        }
+        index.fit(&mut writer).map_err(grow)?;
+        Ok((index, writer))
+    }
+
+    /// The homes of the table, once no change of size is under way, and every bucket in order.
+    pub(crate) fn each_bucket(
+        &self,
+        writer: &mut IndexWriter,
+        mut each: impl FnMut(&[u64; WORDS]),
+    ) -> u64 {
+        while self.carry_on(writer, u64::MAX) {}
+        let view = self.view.load();
+        view.new.each_bucket(|bucket| each(bucket.words()));
+        view.new.homes()
+    }
+
+    /// An index of a table that was put back, and its entries.
+    pub(crate) fn restored(table: Table, count: u64) -> (Self, IndexWriter) {
+        let charged = AtomicU64::new(table.len_bytes());
+        let view = View { old: None, new: Arc::new(table), progress: AtomicU64::new(0) };
+        let count = AtomicU64::new(count);
+        let index = Self { view: ArcSwap::from_pointee(view), count, charged };
+        (index, IndexWriter { given_back: 0 })
     }
 
     /// Entries, tombstones included.
@@ -117,9 +192,26 @@ impl PointIndex {
             return true;
         }
         for &tag in tags {
-            view.new.each(tag, |entry| each(tag, entry));
+            view.new.visit(tag, false, |entry| each(tag, entry));
         }
         Arc::ptr_eq(&view, &self.view.load())
+    }
+
+    /// Hands the entries of all these tags to `each` with the tag's number, and touches them. The
+    /// homes are loaded into the cache ahead of the search. `false` when a miss does not count.
+    pub(crate) fn find_several(
+        &self,
+        tags: impl Iterator<Item = u32> + Clone,
+        mut each: impl FnMut(usize, &IndexEntry),
+    ) -> bool {
+        let view = self.view.load();
+        for tag in tags.clone() {
+            view.table(tag).prefetch(tag);
+        }
+        for (number, tag) in tags.enumerate() {
+            view.table(tag).visit(tag, true, |entry| each(number, entry));
+        }
+        view.old.is_none() && Arc::ptr_eq(&view, &self.view.load())
     }
 
     /// The entry that `is_match` accepts among those with this tag.

@@ -14,7 +14,13 @@ use crate::warm::index::bucket::{self, ENTRIES, IndexEntry, Snapshot, WORDS};
 
 /// Buckets behind the last home, so that the end needs no wrapping.
 const TAIL_BUCKETS: usize = 64;
-const BUCKET_LEN: usize = WORDS * 8;
+/// Bytes of one bucket.
+pub(crate) const BUCKET_LEN: usize = WORDS * 8;
+/// Buckets from an entry to its home at most in a table that is filled or put back: many times what
+/// tags that are spread like hashes need.
+const DISTANCE_MAX: usize = 256;
+/// Buckets in a row that pushed entries on, at most, in a table that is put back.
+const SPILL_RUN_MAX: u32 = 1024;
 /// What the system hands out at once for a large map: a huge page.
 const PIECE_LEN: u64 = 2 << 20;
 
@@ -35,9 +41,13 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(homes: u64) -> io::Result<Self> {
-        let buckets = usize::try_from(homes).unwrap_or(usize::MAX).saturating_add(TAIL_BUCKETS);
-        let len = buckets.saturating_mul(BUCKET_LEN);
+        let len = Self::buckets_of(homes).saturating_mul(BUCKET_LEN);
         Ok(Self { homes, map: AtomicMap::new(len, len >= 4 << 20)? })
+    }
+
+    /// Buckets of a table with so many homes.
+    pub(crate) fn buckets_of(homes: u64) -> usize {
+        usize::try_from(homes).unwrap_or(usize::MAX).saturating_add(TAIL_BUCKETS)
     }
 
     pub(crate) fn homes(&self) -> u64 {
@@ -54,7 +64,8 @@ impl Table {
         (home * BUCKET_LEN as u64).next_multiple_of(PIECE_LEN).min(self.len_bytes())
     }
 
-    fn buckets(&self) -> usize {
+    /// Buckets, those behind the last home included.
+    pub(crate) fn buckets(&self) -> usize {
         self.map.words().len() / WORDS
     }
 
@@ -86,44 +97,75 @@ impl Table {
         tag: u32,
         mut is_match: impl FnMut(&IndexEntry) -> Result<bool, E>,
     ) -> Result<Option<Found>, E> {
-        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            let mut matches = snapshot.matches(tag);
-            while matches != 0 {
-                let position = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                if let Some(entry) = snapshot.entry(position)
-                    && is_match(&entry)?
-                {
-                    return Ok(Some(Found { bucket, position, entry }));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        for (bucket, words) in buckets.iter().enumerate().skip(home) {
+            let look = bucket::look(words, tag);
+            if look.more {
+                let found = Self::find_among(bucket, words, tag, &mut is_match)?;
+                if found.is_some() {
+                    return Ok(found);
                 }
+            } else if let Some((position, entry)) = look.first
+                && is_match(&entry)?
+            {
+                return Ok(Some(Found { bucket, position, entry }));
             }
-            if snapshot.spill() == 0 {
+            if !look.spill {
                 break;
             }
-            bucket += 1;
         }
         Ok(None)
     }
 
-    /// Hands every entry with this tag to `each`.
-    pub(crate) fn each(&self, tag: u32, mut each: impl FnMut(&IndexEntry)) {
-        let mut bucket = usize::try_from(self.home(tag)).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            let mut matches = snapshot.matches(tag);
-            while matches != 0 {
-                let position = matches.trailing_zeros() as usize;
-                matches &= matches - 1;
-                if let Some(entry) = snapshot.entry(position) {
-                    each(&entry);
-                }
+    /// Hands every entry of one bucket with this tag to `is_match` until it says yes.
+    #[cold]
+    fn find_among<E>(
+        bucket: usize,
+        words: &[AtomicU64; WORDS],
+        tag: u32,
+        is_match: &mut impl FnMut(&IndexEntry) -> Result<bool, E>,
+    ) -> Result<Option<Found>, E> {
+        let snapshot = Snapshot::read(words);
+        let mut matches = snapshot.matches(tag);
+        while matches != 0 {
+            let position = matches.trailing_zeros() as usize;
+            matches &= matches - 1;
+            if let Some(entry) = snapshot.entry(position)
+                && is_match(&entry)?
+            {
+                return Ok(Some(Found { bucket, position, entry }));
             }
-            if snapshot.spill() == 0 {
+        }
+        Ok(None)
+    }
+
+    /// Hands every entry with this tag to `each`; `touch` marks them.
+    pub(crate) fn visit(&self, tag: u32, touch: bool, mut each: impl FnMut(&IndexEntry)) {
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        let home = usize::try_from(self.home(tag)).unwrap_or(0);
+        for words in buckets.iter().skip(home) {
+            let mut one = |position: usize, entry: &IndexEntry| {
+                if touch && !entry.touched {
+                    bucket::touch(words, position);
+                }
+                each(entry);
+            };
+            let look = bucket::look(words, tag);
+            if look.more {
+                let snapshot = Snapshot::read(words);
+                let matches = snapshot.matches(tag);
+                for position in (0..ENTRIES).filter(|position| matches >> position & 1 != 0) {
+                    if let Some(entry) = snapshot.entry(position) {
+                        one(position, &entry);
+                    }
+                }
+            } else if let Some((position, entry)) = look.first {
+                one(position, &entry);
+            }
+            if !look.spill {
                 break;
             }
-            bucket += 1;
         }
     }
 
@@ -173,28 +215,101 @@ impl Table {
         self.add_spill(home..found.bucket, -1);
     }
 
-    /// Hands every entry whose home is `home` to `each`.
+    /// Hands every entry whose home is `home` to `each`. The caller may write: nobody else does.
     pub(crate) fn entries_of(&self, home: u64, mut each: impl FnMut(IndexEntry)) {
-        let mut bucket = usize::try_from(home).unwrap_or(0);
-        while bucket < self.buckets() {
-            let snapshot = Snapshot::read(self.words(bucket));
-            for position in 0..ENTRIES {
-                if let Some(entry) = snapshot.entry(position)
-                    && self.home(entry.tag) == home
-                {
-                    each(entry);
-                }
-            }
-            if snapshot.spill() == 0 {
+        let (from, to) = (self.first_tag(home), self.first_tag(home + 1));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        for words in buckets.iter().skip(usize::try_from(home).unwrap_or(usize::MAX)) {
+            if !bucket::entries_between(words, from, to, &mut each) {
                 break;
             }
-            bucket += 1;
         }
+    }
+
+    /// Begins to fill this table, which is empty.
+    pub(crate) fn fill(&self) -> Fill<'_> {
+        Fill { table: self, bucket: 0, snapshot: Snapshot::default(), len: 0 }
+    }
+
+    /// Hands every bucket to `each`, from the first to the last.
+    pub(crate) fn each_bucket(&self, mut each: impl FnMut(&Snapshot)) {
+        (0..self.buckets()).for_each(|bucket| each(&Snapshot::read(self.words(bucket))));
+    }
+
+    /// Puts buckets back where they were kept from, in a table that nobody sees yet: those from
+    /// `first` on. Answers how many entries they have; `None` when a bucket cannot be there, or
+    /// `may_be` refuses the place of an entry.
+    pub(crate) fn restore(
+        &self,
+        first: usize,
+        kept: &[[u8; BUCKET_LEN]],
+        may_be: impl Fn(Location) -> bool,
+    ) -> Option<u64> {
+        let (mut count, mut run) = (0, 0);
+        for (bucket, kept) in (first..).zip(kept) {
+            if bucket >= self.buckets() {
+                return None;
+            }
+            let kept = Snapshot::restore(kept);
+            for position in 0..ENTRIES {
+                let Some(entry) = kept.entry(position) else { continue };
+                let home = usize::try_from(self.home(entry.tag)).unwrap_or(usize::MAX);
+                let near = bucket.checked_sub(home).is_some_and(|far| far <= DISTANCE_MAX);
+                if !near || !may_be(entry.location) {
+                    return None;
+                }
+                count += 1;
+            }
+            run = if kept.spill() == 0 { 0 } else { run + 1 };
+            if run > SPILL_RUN_MAX {
+                return None;
+            }
+            kept.place(self.words(bucket));
+        }
+        Some(count)
     }
 
     /// Gives the memory of buckets before `home` back, in whole pieces. They read as empty.
     pub(crate) fn give_back_before(&self, from_home: u64, home: u64) {
         let byte = |home: u64| usize::try_from(home).unwrap_or(0) * BUCKET_LEN;
         self.map.give_back(byte(from_home), byte(home));
+    }
+}
+
+/// Fills a table with entries that come in the order of their tags: each bucket is written once,
+/// from the first to the last.
+#[derive(Debug)]
+pub(crate) struct Fill<'t> {
+    table: &'t Table,
+    bucket: usize,
+    snapshot: Snapshot,
+    len: usize,
+}
+
+impl Fill<'_> {
+    /// Places an entry; `false` when there is no room near its home.
+    #[inline]
+    pub(crate) fn push(&mut self, entry: IndexEntry) -> bool {
+        let home = usize::try_from(self.table.home(entry.tag)).unwrap_or(0);
+        if home > self.bucket || self.len == ENTRIES {
+            let next = home.max(self.bucket + 1);
+            if next >= self.table.buckets() || next - home > DISTANCE_MAX {
+                return false;
+            }
+            self.flush();
+            self.bucket = next;
+        }
+        self.snapshot.set(self.len, Some(entry));
+        self.len += 1;
+        if home < self.bucket {
+            self.table.add_spill(home..self.bucket, 1);
+        }
+        true
+    }
+
+    /// Writes the bucket that is being filled.
+    pub(crate) fn flush(&mut self) {
+        std::mem::take(&mut self.snapshot).write(self.table.words(self.bucket));
+        self.len = 0;
     }
 }

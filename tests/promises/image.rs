@@ -1,0 +1,143 @@
+//! A close leaves an index image, and the next opening is quick; whatever becomes of the image, the
+//! store says the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use terrace::{Db, Keyspace, Options, PutOptions};
+use terrace_tests::random::Random;
+use terrace_tests::scratch::Scratch;
+
+use crate::{allocated, assert_exact};
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn options() -> Options {
+    Options::new().memory_budget(8 << 20).warm_budget(64 << 20).segment_size(1 << 20)
+}
+
+fn open(path: &Path) -> (Db, Keyspace) {
+    let db = options().open(path).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    (db, ks)
+}
+
+/// Some hundred changes, some of them of the same keys, with TTLs, deletes and large values.
+fn change(ks: &Keyspace, model: &mut Model, random: &mut Random) {
+    for _ in 0..600 {
+        let key = format!("key/{:04}", random.below(900)).into_bytes();
+        if random.chance(20) {
+            ks.delete(&key).unwrap();
+            model.remove(&key);
+            continue;
+        }
+        let len = if random.chance(1) { 1_200_000 } else { random.within(0..3000) };
+        let value = random.bytes(len);
+        let long = PutOptions::new().ttl(Duration::from_secs(100_000));
+        let options = if random.chance(30) { long } else { PutOptions::new() };
+        ks.put_with(&key, &value, options).unwrap();
+        model.insert(key, value);
+    }
+}
+
+fn assert_same(ks: &Keyspace, model: &Model) {
+    let walked: Model = ks
+        .iter()
+        .map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap())
+        .collect();
+    assert_eq!(walked.len(), model.len());
+    assert!(walked == *model, "a walk shows what was put");
+    for (key, value) in model {
+        assert_eq!(ks.get(key).unwrap().as_deref(), Some(&value[..]));
+    }
+}
+
+fn image_of(path: &Path) -> Option<PathBuf> {
+    let names = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.extension().is_some_and(|end| end == "idx")).max()
+}
+
+#[test]
+fn a_store_that_was_closed_opens_from_its_image_and_one_that_was_not_does_without() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("db");
+    let (mut model, mut random) = (Model::new(), Random::from_environment(61));
+    for round in 0..12 {
+        let (db, ks) = open(&path);
+        assert_eq!(db.stats().index_image, round > 0, "round {round}");
+        if round % 3 == 0 {
+            // Not asked for its order in this life: the next image has it all the same.
+            change(&ks, &mut model, &mut random);
+        } else {
+            assert_same(&ks, &model);
+            change(&ks, &mut model, &mut random);
+            assert_same(&ks, &model);
+        }
+        assert_exact(&db);
+        assert!(db.settle(Duration::from_mins(1)).unwrap());
+        assert_exact(&db);
+        assert_eq!(image_of(&path), None, "an image goes when it has been read");
+        assert!(db.ledger().disk_len() <= allocated(&path));
+        drop(ks);
+        db.close().unwrap();
+        assert!(image_of(&path).is_some());
+    }
+    let copy = scratch.join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    let db = options().without_workers().open(&path).unwrap();
+    change(&db.keyspace("default").unwrap(), &mut model, &mut random);
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    db.close().unwrap();
+    // What a kill leaves: the image that was consumed does not count any more.
+    let (db, _) = open(&copy);
+    assert!(!db.stats().index_image);
+    assert_exact(&db);
+}
+
+#[test]
+fn an_image_that_is_missing_damaged_or_of_another_time_changes_nothing_but_the_time() {
+    let scratch = Scratch::new().unwrap();
+    let (path, mut random) = (scratch.join("db"), Random::from_environment(62));
+    let mut model = Model::new();
+    let mut older = Vec::new();
+    for _ in 0..2 {
+        let (db, ks) = open(&path);
+        change(&ks, &mut model, &mut random);
+        assert!(db.settle(Duration::from_mins(1)).unwrap());
+        drop(ks);
+        db.close().unwrap();
+        older.push(std::fs::read(image_of(&path).unwrap()).unwrap());
+    }
+    let sound = older.pop().unwrap();
+    let mut others: Vec<Option<Vec<u8>>> = vec![None, Some(Vec::new()), older.pop()];
+    others.push(sound.get(..sound.len() - 1).map(<[u8]>::to_vec));
+    for _ in 0..40 {
+        let mut flipped = sound.clone();
+        let at = usize::try_from(random.below(sound.len() as u64)).unwrap();
+        flipped[at] ^= 1 << random.below(8);
+        others.push(Some(flipped));
+    }
+    for (number, other) in others.into_iter().enumerate() {
+        let copy = scratch.join(&format!("copy {number}"));
+        std::fs::create_dir(&copy).unwrap();
+        for entry in std::fs::read_dir(&path).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+        let image = image_of(&copy).unwrap();
+        match other {
+            None => std::fs::remove_file(&image).unwrap(),
+            Some(bytes) => std::fs::write(&image, bytes).unwrap(),
+        }
+        let (db, ks) = open(&copy);
+        assert_same(&ks, &model);
+        assert_exact(&db);
+        drop(ks);
+        db.close().unwrap();
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+}
