@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod histogram;
 #[cfg(feature = "peers")]
 pub mod replay;
 pub mod workload;

@@ -98,6 +98,8 @@ pub(crate) enum Command {
     },
     /// Clean the whole log now (never needed)
     Compact,
+    /// Watch a running store at work; its process was told `Options::statistics_every`
+    Top(TopArgs),
     /// Load and read a temporary store, and print what it takes
     Bench(BenchArgs),
     /// See the three tiers at work on real text, in about a minute
@@ -130,6 +132,16 @@ pub(crate) struct ScanArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct TopArgs {
+    /// Show one frame and end; works without a terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Time between two frames
+    #[arg(long, value_parser = parse_duration, default_value = "1s")]
+    pub every: Duration,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
     /// Records to load
     #[arg(long, default_value_t = 1_000_000)]
@@ -146,6 +158,9 @@ pub(crate) struct BenchArgs {
     /// MiB of memory that the store may take
     #[arg(long, default_value_t = 256)]
     pub memory_mib: u64,
+    /// Show the store at work meanwhile, as `terrace top` does
+    #[arg(long)]
+    pub top: bool,
 }
 
 #[derive(Debug, clap::Args)]

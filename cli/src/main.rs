@@ -20,6 +20,8 @@ use terrace::{Db, OpenPolicy, Options};
 
 use crate::args::{Args, Command};
 
+const NO_STORE: &str = "no store named: give --db DIR or set TERRACE_DB";
+
 /// What a command answers, as an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -92,11 +94,14 @@ fn run(args: Args) -> Result<Answer, Failure> {
         Command::Demo(demo) => command::demo::run(&demo),
         Command::DemoWriter(writer) => command::demo::write_until_killed(&writer),
         Command::Salvage { from, into } => command::salvage::run(&from, &into, args.json),
+        Command::Top(top) => match &args.db {
+            Some(path) => command::top::run(path, &top),
+            None => Err(Failure::Usage(NO_STORE.into())),
+        },
         Command::Bench(bench) => command::bench::run(&bench, args.json),
         other => {
             let Some(path) = args.db else {
-                let text = "no store named: give --db DIR or set TERRACE_DB";
-                return Err(Failure::Usage(text.into()));
+                return Err(Failure::Usage(NO_STORE.into()));
             };
             let db = open(&path, &other)?;
             let answer = command::run(&db, other, args.json)?;

@@ -40,12 +40,14 @@ pub(crate) fn progress(total: u64, what: &'static str) -> ProgressBar {
 }
 
 /// The classes of an account, by name.
-pub(crate) fn classes(bytes: &FileBytes) -> [(&'static str, u64); 14] {
+pub(crate) fn classes(bytes: &FileBytes) -> [(&'static str, u64); 16] {
     [
         ("live", bytes.live),
         ("dead", bytes.dead),
         ("expired", bytes.expired),
         ("tombstone", bytes.tombstone),
+        ("unresolved", bytes.unresolved),
+        ("damaged", bytes.damaged),
         ("header", bytes.header),
         ("trailer", bytes.trailer),
         ("padding", bytes.padding),
@@ -82,5 +84,18 @@ pub(crate) fn ledger_table(ledger: &Ledger) -> String {
         bytes(memory.filters),
         bytes(memory.budget)
     );
+    for one in &ledger.keyspaces {
+        let (log, archives) = (bytes(one.warm), bytes(one.cold));
+        let (lasting, expired) = (bytes(one.lasting), bytes(one.expired));
+        let _ = writeln!(
+            out,
+            "keyspace {:?}: {log} in the log, {archives} archived, {lasting} without deadline, \
+             {expired} expired",
+            one.name
+        );
+    }
+    if ledger.unlinked > 0 {
+        let _ = writeln!(out, "unlinked, held by values: {}", bytes(ledger.unlinked));
+    }
     out
 }

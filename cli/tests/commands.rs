@@ -152,3 +152,29 @@ fn a_directory_is_imported_with_relative_paths_as_keys() {
     assert_eq!(code(&terrace(&db, &["import", "--dir", &path], b"")), 0);
     assert_eq!(terrace(&db, &["get", "sub/a.txt"], b"").stdout, b"hello");
 }
+
+#[test]
+fn top_shows_one_frame_of_a_store_at_work_without_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let missing = terrace(&db, &["top", "--once"], b"");
+    assert_eq!(code(&missing), 3, "{missing:?}");
+    let options = terrace::Options::new().statistics_every(std::time::Duration::from_millis(10));
+    let store = options.open(&db).unwrap();
+    let notes = store.keyspace("notes").unwrap();
+    notes.put("a", "1").unwrap();
+    let snapshot = store.snapshot();
+    let (mut shown, mut frames) = (String::new(), 0);
+    while !shown.contains("Snapshot made at cli/tests/commands.rs") && frames < 500 {
+        let frame = terrace(&db, &["top", "--once"], b"");
+        shown = String::from_utf8_lossy(&frame.stdout).into_owned();
+        frames += usize::from(frame.stdout.is_empty()) * 10 + 1;
+    }
+    for part in ["process", "warm", "movement", "debt", "ledger", "Snapshot made at"] {
+        assert!(shown.contains(part), "{part:?} in {shown}");
+    }
+    assert_eq!(code(&terrace(&db, &["ledger"], b"")), 0, "the file has its account");
+    drop(snapshot);
+    store.close().unwrap();
+    assert_eq!(code(&terrace(&db, &["top", "--once"], b"")), 3, "the file went");
+}

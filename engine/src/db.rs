@@ -10,10 +10,12 @@ use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::handle::StoreHandle;
 use crate::keyspace::Keyspace;
+use crate::ledger::leaks::{LeakPolicy, LeakReport};
 use crate::ledger::{Audit, Ledger};
 use crate::limits;
 use crate::options::{KeyspaceOptions, Options};
 use crate::snapshot::{Snapshot, SnapshotOptions};
+use crate::statistics;
 use crate::stats::Stats;
 use crate::tiering::workers;
 use crate::tiers::Tiers;
@@ -98,7 +100,10 @@ impl Db {
     fn start(path: &Path, options: Options, temporary: Option<std::path::PathBuf>) -> Result<Self> {
         let workers = options.workers;
         let tiers = Tiers::open(path, options)?;
-        let threads = if workers { workers::start(&tiers)? } else { Vec::new() };
+        let mut threads = if workers { workers::start(&tiers)? } else { Vec::new() };
+        if workers && let Some(every) = tiers.options.statistics_every {
+            threads.push(workers::repeat(&tiers, every, statistics::publish)?);
+        }
         let inner = StoreHandle::new(tiers, threads, temporary);
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -274,6 +279,12 @@ impl Db {
         [Answer::Hot, Answer::Warm, Answer::Cold].map(|answer| reads.sum(answer))
     }
 
+    /// What the statistics file says, as of now: a line a figure, `name value`, and a line for each
+    /// of the oldest handles.
+    pub fn statistics(&self) -> String {
+        statistics::text(self.tiers())
+    }
+
     /// Where every byte is, as the accounts know it.
     pub fn ledger(&self) -> Ledger {
         self.tiers().ledger()
@@ -283,6 +294,36 @@ impl Db {
     pub fn audit(&self) -> Result<Audit> {
         self.tiers().check_open()?;
         self.tiers().audit()
+    }
+
+    /// Marks this moment as the baseline of [`Db::leaks`]. From now on every class of bytes is
+    /// sampled in the background, at most 64 times in all, and a few thousand keys are remembered
+    /// by their hash. A later call marks anew.
+    pub fn baseline(&self) {
+        self.tiers().mark_baseline();
+    }
+
+    /// What grew since the baseline and by which keys, who holds what since when, and bytes that
+    /// nothing owns.
+    ///
+    /// Values are counted by the place in the program that took them and by file, as long as they
+    /// borrow from a file; copies (from the hot tier, or of what was compressed) are the program's.
+    ///
+    /// ```
+    /// # let db = terrace::Options::new().temporary()?;
+    /// use terrace::LeakPolicy;
+    /// let notes = db.keyspace("notes")?;
+    /// db.baseline();
+    /// let forgotten = db.snapshot();
+    /// let report = db.leaks(LeakPolicy::new().handle_age(std::time::Duration::ZERO));
+    /// assert!(!report.is_clean());
+    /// assert_eq!(report.handles.len(), 1);
+    /// println!("{report}"); // Snapshot made at src/main.rs:7:20, 0 s ago, 0 bytes pinned
+    /// # drop((notes, forgotten));
+    /// # Ok::<(), terrace::Error>(())
+    /// ```
+    pub fn leaks(&self, policy: LeakPolicy) -> LeakReport {
+        crate::leaks::report(self.tiers(), &policy)
     }
 
     /// Reads and checks everything while the store is in use: the checksums of all records and

@@ -53,14 +53,14 @@ enum Item<'i> {
     Read(Key, Value),
 }
 
-fn to_pair(item: &Item<'_>) -> Result<(Key, Value)> {
+fn to_pair(item: &Item<'_>, view: &View) -> Result<(Key, Value)> {
     match item {
-        Item::Row(row) => row.to_pair(),
+        Item::Row(row) => row.to_pair(view.tiers(), view.site()),
         Item::Read(key, value) => Ok((key.clone(), value.clone())),
     }
 }
 
-fn to_key(item: &Item<'_>) -> Result<Key> {
+fn to_key(item: &Item<'_>, _view: &View) -> Result<Key> {
     match item {
         Item::Row(row) => row.to_key(),
         Item::Read(key, _) => Ok(key.clone()),
@@ -122,7 +122,7 @@ impl Cursor {
     fn step<R>(
         &mut self,
         direction: Direction,
-        take: impl FnOnce(&Item<'_>) -> Result<R>,
+        take: impl FnOnce(&Item<'_>, &View) -> Result<R>,
     ) -> Option<Result<R>> {
         let State::Walking(view, source) = &mut self.0 else {
             return match std::mem::replace(&mut self.0, State::Ended) {
@@ -135,7 +135,7 @@ impl Cursor {
             Source::Listed(listed) => listed.step(view, direction),
         });
         match stepped {
-            Ok(Some(item)) => Some(take(&item)),
+            Ok(Some(item)) => Some(take(&item, view)),
             Ok(None) => {
                 self.0 = State::Ended;
                 None
@@ -193,7 +193,7 @@ impl Listed {
                 Direction::Forward => self.range.from = Bound::Excluded(key.clone()),
                 Direction::Backward => self.range.to = Bound::Excluded(key.clone()),
             }
-            if let Some(value) = view.get(&key)? {
+            if let Some((value, _)) = view.get_versioned(&key, view.site())? {
                 return Ok(Some(Item::Read(key, value)));
             }
         }
@@ -218,7 +218,7 @@ impl Iter {
         mut self,
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        while let Some(flow) = self.0.step(Direction::Forward, |item| item.read(&mut each)) {
+        while let Some(flow) = self.0.step(Direction::Forward, |item, _| item.read(&mut each)) {
             if flow?.is_break() || self.0.run(&mut each)?.is_break() {
                 break;
             }

@@ -140,6 +140,7 @@ impl Keyspace {
     ///
     /// Cost: one hash, no lock; one page fault at most when the record is warm.
     /// Errors: [`Error::Corrupt`] when the newest version is damaged; an older one is never served.
+    #[track_caller]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.reader.get(key.as_ref())
     }
@@ -299,6 +300,7 @@ impl Keyspace {
 
     /// Deletes every record whose key begins with `prefix`, and that is there now, in batches of
     /// bounded size; answers how many went. Not atomic as a whole: an error leaves the rest.
+    #[track_caller]
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         let mut keys = Keys::new(self.reader.view(), KeyRange::prefix(prefix.as_ref()));
         let mut count = 0;
@@ -329,6 +331,7 @@ impl Keyspace {
     }
 
     /// Counts the keys by walking them.
+    #[track_caller]
     pub fn len(&self) -> Result<u64> {
         let mut count = 0;
         for key in self.keys::<&[u8]>(..) {
@@ -339,12 +342,14 @@ impl Keyspace {
     }
 
     /// Whether there is no key.
+    #[track_caller]
     pub fn is_empty(&self) -> Result<bool> {
         self.keys::<&[u8]>(..).next().transpose().map(|key| key.is_none())
     }
 
     /// Changes of keys that begin with `prefix`, from now on, each once and in the order of `seq`.
     /// A volatile keyspace has none: the first item is [`Error::Invalid`].
+    #[track_caller]
     pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Watch {
         Watch::new(&self.reader.inner, &self.reader.state, prefix.as_ref())
     }

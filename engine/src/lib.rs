@@ -55,9 +55,11 @@ mod db;
 mod handle;
 mod iter;
 mod keyspace;
+mod leaks;
 mod reader;
 pub mod repair;
 mod snapshot;
+mod statistics;
 mod stats;
 mod transaction;
 mod update;
@@ -70,7 +72,10 @@ pub use error::{Damage, Error, Result};
 pub use iter::{Iter, Keys};
 pub use key::Key;
 pub use keyspace::{Keyspace, RecordInfo, Tier};
-pub use ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
+pub use ledger::leaks::{
+    GrowingPrefix, Growth, HandleKind, LeakPolicy, LeakReport, LiveHandle, Unowned,
+};
+pub use ledger::{Audit, FileAccount, FileBytes, KeyspaceBytes, Ledger, MemoryBytes};
 pub use limits::{BATCH_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, VALUE_LEN_MAX};
 pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
 pub use snapshot::{Snapshot, SnapshotOptions};

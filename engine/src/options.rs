@@ -47,6 +47,8 @@ pub struct Options {
     pub(crate) segment_size: u64,
     pub(crate) durability: Durability,
     pub(crate) open_policy: OpenPolicy,
+    pub(crate) handle_age_warning: Duration,
+    pub(crate) statistics_every: Option<Duration>,
     pub(crate) workers: bool,
     pub(crate) read_only: bool,
     /// Nobody opens the store again.
@@ -65,6 +67,8 @@ impl Default for Options {
             segment_size: limits::SEGMENT_LEN_MAX,
             durability: Durability::Buffered,
             open_policy: OpenPolicy::Strict,
+            handle_age_warning: Duration::from_mins(5),
+            statistics_every: None,
             workers: true,
             read_only: false,
             temporary: false,
@@ -134,6 +138,24 @@ impl Options {
         self
     }
 
+    /// Warns through `tracing`, once each, of snapshots, iterators, transactions and values that
+    /// are held for longer than this, and of watchers that do not read for so long. Five minutes
+    /// by default.
+    #[must_use]
+    pub fn handle_age_warning(mut self, age: Duration) -> Self {
+        self.handle_age_warning = age;
+        self
+    }
+
+    /// Writes the file `STATISTICS` in the store's directory this often, for `terrace top` and for
+    /// people; it goes when the store is closed. With the feature `metrics` the same figures go to
+    /// the recorder of that crate. At least 10 ms. Off by default.
+    #[must_use]
+    pub fn statistics_every(mut self, time: Duration) -> Self {
+        self.statistics_every = Some(time);
+        self
+    }
+
     /// Opens without background workers: a test drives every step by `Db::step`.
     #[cfg(feature = "testing")]
     #[must_use]
@@ -162,6 +184,10 @@ impl Options {
         at_least("memory_budget", self.memory_budget, 4 << 20)?;
         at_least("warm_budget", self.warm_budget, 4 << 20)?;
         at_least("segment_size", self.segment_size, limits::SEGMENT_LEN_MIN)?;
+        if let Some(time) = self.statistics_every.filter(|time| time.as_millis() < 10) {
+            let found = format_args!("{} us", time.as_micros()).to_string();
+            return Err(Error::invalid("statistics_every", found, "at least 10 ms"));
+        }
         if self.segment_size > limits::SEGMENT_LEN_MAX {
             let expected = format!("at most {} bytes", limits::SEGMENT_LEN_MAX);
             return Err(Error::invalid("segment_size", self.segment_size, expected));

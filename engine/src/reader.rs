@@ -1,7 +1,7 @@
 //! Reading one keyspace, now or at a moment: what keyspaces, snapshots and iterators share.
 //! Knows the hot tier comes first and who is admitted to it; the rest is the tiers'.
 
-use std::panic::Location as Site;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::tiers::several::Told;
 use crate::tiers::span::{Direction, KeyRange};
 use crate::tiers::tally::Answer;
 use crate::value::Value;
+use crate::value::pins::Site;
 
 /// Keys of `multi_get` whose records are fetched ahead together.
 const KEYS_AT_ONCE: usize = 64;
@@ -50,7 +51,7 @@ impl Held {
         let tiers = &inner.tiers;
         let age = age_max.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let created_ms = tiers.clock.monotonic_ms();
-        let site = Site::caller();
+        let site = Location::caller();
         let moment = tiers.hold(Holder { kind, name, created_ms, age_ms_max: age, site });
         Arc::new(Self { inner: Arc::clone(inner), moment })
     }
@@ -89,13 +90,19 @@ impl View {
         self.held.as_ref().map_or(Ok(()), |held| held.moment.check())
     }
 
+    /// The place in the program that made this.
+    pub(crate) fn site(&self) -> Site {
+        self.held.as_ref().map_or_else(Location::caller, |held| held.moment.site)
+    }
+
     /// The value of a key at the moment.
+    #[track_caller]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        Ok(self.get_versioned(key)?.map(|(value, _)| value))
+        Ok(self.get_versioned(key, Location::caller())?.map(|(value, _)| value))
     }
 
     /// The value of a key at the moment, and its `seq`.
-    pub(crate) fn get_versioned(&self, key: &[u8]) -> Result<Option<(Value, Seq)>> {
+    pub(crate) fn get_versioned(&self, key: &[u8], site: Site) -> Result<Option<(Value, Seq)>> {
         limits::check_key(key)?;
         self.check()?;
         let (tiers, incarnation) = (self.tiers(), self.incarnation);
@@ -112,7 +119,8 @@ impl View {
             tiers.counters.reads.add(Answer::Hot, 1);
             return Ok(Some(found));
         }
-        let found = tiers.read_at(&at, Some(moment), |seen| (seen.value(), seen.seq()))?;
+        let found =
+            tiers.read_at(&at, Some(moment), |seen| (seen.value_for(tiers, site), seen.seq()))?;
         // What was read may have been let go of meanwhile.
         self.check()?;
         Ok(found)
@@ -125,6 +133,7 @@ impl View {
         keys: &[K],
         told: &mut [Told],
         values: &mut Vec<Option<Value>>,
+        site: Site,
     ) -> Result<()> {
         let unsure = |told: &Told| matches!(told, Told::Nothing | Told::Unsure);
         let tag = |key: &K| self.tiers().seed.hash(self.incarnation, key.as_ref()).tag();
@@ -135,7 +144,9 @@ impl View {
             values.push(match std::mem::take(told) {
                 Told::Value(value) => Some(value),
                 Told::Absent => None,
-                Told::Nothing | Told::Unsure => self.get(key.as_ref())?,
+                Told::Nothing | Told::Unsure => {
+                    self.get_versioned(key.as_ref(), site)?.map(|(value, _)| value)
+                }
             });
         }
         Ok(())
@@ -268,10 +279,10 @@ impl Reader {
         let tiers = self.tiers();
         tiers.check_open()?;
         let incarnation = self.state.incarnation()?;
-        let moment = tiers.visible();
+        let (moment, site) = (tiers.visible(), Location::caller());
         let mut all = Vec::with_capacity(keys.len());
         if !self.state.volatile && tiers.hot.is_empty_fast() {
-            self.tell_several(keys, incarnation, moment, &mut all);
+            self.tell_several(keys, (incarnation, moment), &mut all, site);
         }
         let sure = |told: &Told| matches!(told, Told::Absent | Told::Value(_));
         let known = all.len() == keys.len() && all.iter().all(sure);
@@ -293,7 +304,7 @@ impl Reader {
         all.resize(keys.len(), Told::Unsure);
         let mut values = Vec::with_capacity(keys.len());
         for (keys, told) in keys.chunks(KEYS_AT_ONCE).zip(all.chunks_mut(KEYS_AT_ONCE)) {
-            view.fill(keys, told, &mut values)?;
+            view.fill(keys, told, &mut values, site)?;
         }
         Ok(values)
     }
@@ -301,9 +312,9 @@ impl Reader {
     fn tell_several<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
-        incarnation: Incarnation,
-        moment: Seq,
+        (incarnation, moment): (Incarnation, Seq),
         all: &mut Vec<Told>,
+        site: Site,
     ) {
         let tiers = self.tiers();
         let mut hashed = Vec::with_capacity(keys.len().min(KEYS_AT_ONCE));
@@ -313,16 +324,14 @@ impl Reader {
                 let key = key.as_ref();
                 KeyRef { incarnation, hash: tiers.seed.hash(incarnation, key), key }
             }));
-            all.append(&mut tiers.read_several(&hashed, moment));
+            all.append(&mut tiers.read_several(&hashed, moment, site));
         }
     }
 
+    #[track_caller]
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        #[expect(
-            clippy::redundant_closure_for_method_calls,
-            reason = "a method's path holds for one lifetime, the closure for all"
-        )]
-        self.read(key, |record| Value::from(record.value), |seen| seen.value())
+        let (tiers, site) = (self.tiers(), Location::caller());
+        self.read(key, |record| Value::from(record.value), |seen| seen.value_for(tiers, site))
     }
 }
 

@@ -75,6 +75,7 @@ impl Snapshot {
     }
 
     /// The value that the key had.
+    #[track_caller]
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.view(keyspace)?.get(key.as_ref())
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::tiers::Tiers;
 use crate::tiers::moments::{HolderKind, Moment};
 use crate::tiers::tally::Answer;
-use crate::warm::versions::OldPlace;
 
 /// What the store did since it was opened, and what it holds now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,8 +38,13 @@ pub struct Stats {
     pub records_expired: u64,
     /// Archives merged.
     pub archives_merged: u64,
-    /// Times that a put waited for space.
+    /// Writes that waited for space.
     pub put_waits: u64,
+    /// Microseconds that they were told to wait, in all.
+    pub put_wait_us: u64,
+    /// Bytes that movement owes: the log over the mark at which demotion begins, or garbage over
+    /// its bound, whichever is more. From seven eighths of the warm budget on puts are slowed down.
+    pub debt_bytes: u64,
     /// Records in the hot tier.
     pub hot_records: u64,
     /// Keys in the index of the log, tombstones included.
@@ -101,23 +105,15 @@ pub struct HolderStats {
 
 impl HolderStats {
     fn of(tiers: &Tiers, moment: &Moment) -> Self {
-        let places = tiers.versions.places_at(moment.seq);
-        let table = tiers.segments.load();
-        let len = |place: &OldPlace| match place {
-            OldPlace::Warm(at) => {
-                let record = table.of(*at)?.record(u64::from(at.offset)).ok()?;
-                Some(record.header.encoded_len())
-            }
-            _ => None,
-        };
+        let (kept_versions, pinned_bytes) = tiers.kept_for(moment);
         Self {
             kind: moment.kind,
             name: moment.name.clone(),
             seq: moment.seq.0,
             age_ms: tiers.clock.monotonic_ms().saturating_sub(moment.created_ms),
             created_at: moment.site.to_string(),
-            kept_versions: places.len() as u64,
-            pinned_bytes: places.iter().filter_map(len).sum(),
+            kept_versions,
+            pinned_bytes,
         }
     }
 }
@@ -148,6 +144,8 @@ impl Stats {
             records_expired: read(&counters.records_expired),
             archives_merged: read(&counters.archives_merged),
             put_waits: read(&counters.put_waits),
+            put_wait_us: read(&counters.put_wait_us),
+            debt_bytes: tiers.debt_bytes(),
             hot_records: tiers.hot.record_count(),
             warm_records: tiers.index_count(),
             cold_records: cold_records.sum(),

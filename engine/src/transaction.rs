@@ -141,6 +141,7 @@ impl Transaction {
     }
 
     /// The value of a key: what this transaction wrote, else what it had at the moment.
+    #[track_caller]
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
         let view = self.view(keyspace)?;

@@ -1,13 +1,23 @@
 //! The bytes of a value, and what they pin: a segment's map, an archive's map, or own memory.
 //! Knows where the bytes live; knows nothing of keys, tiers or deadlines.
 
+pub(crate) mod pins;
+
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use crate::value::pins::{Pin, Pins, Site};
+
 /// Something that holds bytes in place for as long as it lives.
 pub(crate) trait Bytes: Send + Sync {
     fn bytes(&self, range: Range<usize>) -> &[u8];
+
+    /// What holds the same bytes and is counted at a place in the program; `None` where they are
+    /// not counted.
+    fn pin(&self, _pins: &Pins, _site: Site) -> Option<Arc<Pin>> {
+        None
+    }
 }
 
 /// The value of a record: shared, immutable bytes. Cloning is cheap.
@@ -26,6 +36,17 @@ enum Repr {
 impl Value {
     pub(crate) fn mapped(owner: Arc<dyn Bytes>, range: Range<usize>) -> Self {
         Self(Repr::Mapped { owner, range })
+    }
+
+    /// The same value, counted at a place in the program if it borrows from a file.
+    pub(crate) fn counted(self, pins: &Pins, site: Site) -> Self {
+        match self.0 {
+            Repr::Mapped { owner, range } => match owner.pin(pins, site) {
+                Some(pin) => Self::mapped(pin, range),
+                None => Self(Repr::Mapped { owner, range }),
+            },
+            owned @ Repr::Owned(_) => Self(owned),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Watching a keyspace: every committed change once, in the order of `seq`.
 //! Thin: the changes are the tiers'; this is one consumer's place among them.
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::handle::StoreHandle;
 use crate::ids::{Incarnation, Seq};
 use crate::key::Key;
-use crate::tiers::changes::{Change, Happened};
+use crate::tiers::changes::{Change, Happened, Watcher};
 use crate::tiers::keyspaces::KeyspaceState;
 
 /// How long a blocking wait lasts before it looks whether the store was closed.
@@ -53,9 +54,11 @@ pub struct Watch {
     incarnation: Option<Incarnation>,
     failed: Option<Error>,
     seen: Seq,
+    watcher: Arc<Watcher>,
 }
 
 impl Watch {
+    #[track_caller]
     pub(crate) fn new(inner: &Arc<StoreHandle>, state: &KeyspaceState, prefix: &[u8]) -> Self {
         let tiers = &inner.tiers;
         let (incarnation, seen) = {
@@ -75,7 +78,11 @@ impl Watch {
             Ok(incarnation) => (Some(incarnation), None),
             Err(error) => (None, Some(error)),
         };
-        Self { inner: Arc::clone(inner), prefix: prefix.into(), incarnation, failed, seen }
+        let (site, now_ms) = (Location::caller(), tiers.clock.monotonic_ms());
+        let watcher = Arc::new(Watcher::new(&state.name, prefix, site, seen, now_ms));
+        tiers.changes.add_watcher(&watcher);
+        let inner = Arc::clone(inner);
+        Self { inner, prefix: prefix.into(), incarnation, failed, seen, watcher }
     }
 
     /// The next change, or `None` when there was none for so long, or none will come any more.
@@ -97,10 +104,12 @@ impl Watch {
                 Ok(found) => found,
                 Err(first_available) => {
                     self.seen = Seq(first_available.saturating_sub(1));
+                    self.watcher.note(self.seen, now_ms());
                     return Err(Error::Lagged { first_available });
                 }
             };
             self.seen = seen;
+            self.watcher.note(seen, now_ms());
             if let Some((event, incarnation)) = found {
                 self.incarnation = incarnation;
                 return Ok(Some(event));
@@ -153,6 +162,7 @@ impl Iterator for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        self.inner.tiers.changes.remove_watcher(&self.watcher);
         self.inner.tiers.changes.unsubscribe();
     }
 }

@@ -54,3 +54,32 @@ fn four_times_the_budgets_stay_within_them_and_every_key_is_readable() {
     let audit = db.audit().unwrap();
     assert!(audit.is_exact(), "{audit:#?}");
 }
+
+#[test]
+fn batches_larger_than_the_warm_budget_go_through_and_nothing_is_refused() {
+    let budget = 4 << 20;
+    let db = Options::new().memory_budget(8 << 20).warm_budget(budget).temporary().unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for round in 0..6_u32 {
+        let mut batch = db.batch();
+        for i in 0..10_000_u32 {
+            batch.put(&ks, (round * 10_000 + i).to_be_bytes(), text(i));
+        }
+        batch.commit().unwrap();
+    }
+    for i in 0..12_u8 {
+        ks.put([i], vec![i; 3 << 20]).unwrap();
+    }
+    assert!(db.settle(Duration::from_mins(1)).unwrap());
+    let (stats, ledger) = (db.stats(), db.ledger());
+    assert!(stats.user_bytes > 20 * budget, "{stats:?}");
+    assert!(ledger.warm.len <= budget, "{} bytes of log, {stats:?}", ledger.warm.len);
+    assert!(stats.debt_bytes == 0 && stats.put_waits > 0, "{stats:?}");
+    for i in (0..60_000_u32).step_by(97) {
+        let expected = text(i % 10_000);
+        assert_eq!(ks.get(i.to_be_bytes()).unwrap().as_deref(), Some(expected.as_bytes()));
+    }
+    assert_eq!(ks.get([11]).unwrap().map(|value| value.len()), Some(3 << 20));
+    let audit = db.audit().unwrap();
+    assert!(audit.is_exact(), "{audit:#?}");
+}

@@ -1,11 +1,14 @@
 //! Hours of work in minutes: the audit stays exact, and nothing of the process grows with time.
 //!
 //! The test runs itself as a child, which works, snapshots, walks, closes and opens again, and is
-//! asked for its descriptors, maps, threads and anonymous memory all along. `TERRACE_SOAK_SECONDS`
-//! says how long: 15 by default, 120 before a merge, 600 and more by hand.
+//! asked for its descriptors, maps, threads and anonymous memory all along. Between two rounds
+//! another process works on the store and is killed in the middle of it; what it acknowledged is
+//! there afterwards. `TERRACE_SOAK_SECONDS` says how long: 15 by default, 120 before a merge, 600
+//! and more by hand.
 
 use std::collections::VecDeque;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use terrace::{Db, Keyspace, Options, PutOptions, Snapshot};
@@ -106,6 +109,52 @@ impl Soak {
     }
 }
 
+/// The counter that a process to be killed writes and acknowledges.
+fn acknowledged(db: &Db) -> u64 {
+    let value = db.keyspace("marks").unwrap().get("last").unwrap();
+    value.map_or(0, |value| u64::from_le_bytes(value[..].try_into().unwrap()))
+}
+
+#[test]
+#[ignore = "a child of the next test; it works until it is killed"]
+fn child_that_works_until_it_is_killed() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let mut soak = Soak::open(&dir, Random::from_environment(37));
+    let marks = soak.db.keyspace("marks").unwrap();
+    let from = acknowledged(&soak.db) + 1;
+    let mut out = std::io::stdout().lock();
+    for number in from.. {
+        (0..20).for_each(|_| soak.act());
+        marks.put("last", number.to_le_bytes()).unwrap();
+        writeln!(out, "ack {number}").unwrap();
+        assert!(number < from + 1_000_000, "nobody killed it");
+    }
+}
+
+/// Lets another process work on the store and kills it. Returns the last number it acknowledged.
+fn kill_one(dir: &str, random: &mut Random) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "soak::child_that_works_until_it_is_killed"])
+        .args(["--nocapture"])
+        .env(DIR, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut left = 1 + random.below(200);
+    let mut last = None;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let number = line.rsplit_once("ack ").and_then(|(_, number)| number.parse::<u64>().ok());
+        last = number.or(last);
+        left -= u64::from(number.is_some() && left > 0);
+        if left == 0 {
+            child.kill().unwrap();
+        }
+    }
+    assert!(!child.wait().unwrap().success(), "it was killed");
+    last.unwrap()
+}
+
 #[test]
 #[ignore = "the child of the next test"]
 fn child_that_soaks() {
@@ -116,8 +165,12 @@ fn child_that_soaks() {
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         let mut seen = Vec::new();
-        let until = Instant::now() + Duration::from_secs(seconds.div_ceil(8));
+        let until = Instant::now() + Duration::from_secs(seconds.div_ceil(8).min(60));
         random = Soak::open(&dir, random).work(until, &mut seen);
+        let last = kill_one(&dir, &mut random);
+        let soak = Soak::open(&dir, random);
+        assert!(acknowledged(&soak.db) >= last, "number {last} was acknowledged");
+        random = soak.work(Instant::now(), &mut Vec::new());
         assert!(!seen.is_empty(), "a round has work");
         let most = |of: fn(&Taken) -> u64| seen.iter().map(of).max().unwrap();
         let (memory, descriptors) = (most(|t| t.anonymous_len), most(|t| t.descriptors));

@@ -1,12 +1,14 @@
 //! `bench`: load a temporary store, read it back, print what it took.
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use terrace::{Db, KeyspaceOptions, Options};
 
 use crate::args::BenchArgs;
+use crate::command::top::{self, Frame};
 use crate::output::{bytes, progress, time};
 use crate::{Answer, Failure};
 
@@ -83,6 +85,9 @@ fn scattered(i: u64, count: u64) -> u64 {
     u64::try_from(product).unwrap_or(0)
 }
 
+/// Time between two frames of `--top`.
+const FRAME_EVERY: Duration = Duration::from_secs(1);
+
 /// Rows of one scan.
 const SCAN_ROWS: u64 = 50;
 
@@ -92,6 +97,36 @@ pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<Answer, Failure> {
         .memory_budget(args.memory_mib << 20)
         .warm_budget((args.keys * (args.value_len as u64 + 80) * 2).max(1 << 30))
         .temporary()?;
+    if args.top {
+        watched(&db, || measure(args, json, &db, before))?;
+    } else {
+        measure(args, json, &db, before)?;
+    }
+    db.close()?;
+    Ok(Answer::Done)
+}
+
+/// Runs `body` while frames of the store at work are shown.
+fn watched(db: &Db, body: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let (done, wait) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut before: Option<Frame> = None;
+            while wait.recv_timeout(FRAME_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let frame = Frame::parse(&db.statistics());
+                if top::show(&top::render(&frame, before.as_ref(), top::wall_ms())).is_err() {
+                    return;
+                }
+                before = Some(frame);
+            }
+        });
+        let result = body();
+        drop(done);
+        result
+    })
+}
+
+fn measure(args: &BenchArgs, json: bool, db: &Db, before: u64) -> Result<(), Failure> {
     let options = KeyspaceOptions::new();
     let options = if args.unordered { options.unordered() } else { options };
     let keyspace = db.keyspace_with("default", options)?;
@@ -126,9 +161,8 @@ pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<Answer, Failure> {
         })?);
     }
     let anonymous = anonymous_memory().saturating_sub(before);
-    report(args, json, &db, &phases, anonymous);
-    db.close()?;
-    Ok(Answer::Done)
+    report(args, json, db, &phases, anonymous);
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 mod records;
 mod report;
 pub(crate) mod salvage;
+pub(crate) mod top;
 mod transfer;
 
 use terrace::Db;
@@ -32,8 +33,12 @@ pub(crate) fn run(db: &Db, command: Command, json: bool) -> Result<Answer, Failu
         Command::Verify { mib_per_s } => report::verify(db, mib_per_s, json),
         Command::Checkpoint { into } => report::checkpoint(db, &into),
         Command::Compact => report::compact(db),
-        Command::Salvage { .. } | Command::Bench(_) | Command::Demo(_) | Command::DemoWriter(_) => {
-            Err(Failure::Usage("this command makes a store of its own".into()))
+        Command::Salvage { .. }
+        | Command::Top(_)
+        | Command::Bench(_)
+        | Command::Demo(_)
+        | Command::DemoWriter(_) => {
+            Err(Failure::Usage("this command opens no store, or one of its own".into()))
         }
     }
 }

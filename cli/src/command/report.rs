@@ -8,7 +8,7 @@ use terrace::{Db, Stats, VerifyOptions};
 use crate::output::{classes, ledger_table, progress};
 use crate::{Answer, Failure};
 
-fn figures(stats: &Stats) -> [(&'static str, u64); 24] {
+fn figures(stats: &Stats) -> [(&'static str, u64); 27] {
     [
         ("puts", stats.puts),
         ("deletes", stats.deletes),
@@ -24,6 +24,9 @@ fn figures(stats: &Stats) -> [(&'static str, u64); 24] {
         ("records_demoted", stats.records_demoted),
         ("records_expired", stats.records_expired),
         ("archives_merged", stats.archives_merged),
+        ("put_waits", stats.put_waits),
+        ("put_wait_us", stats.put_wait_us),
+        ("debt_bytes", stats.debt_bytes),
         ("hot_records", stats.hot_records),
         ("warm_records", stats.warm_records),
         ("cold_records", stats.cold_records),
@@ -76,9 +79,20 @@ pub(crate) fn ledger(db: &Db, json: bool) -> Result<Answer, Failure> {
             .iter()
             .map(|file| json!({ "name": file.name, "bytes": object(&file.bytes) }))
             .collect();
+        let keyspaces: Vec<Value> = ledger
+            .keyspaces
+            .iter()
+            .map(|one| {
+                let (warm, cold, lasting) = (one.warm, one.cold, one.lasting);
+                json!({ "name": one.name, "warm": warm, "cold": cold, "lasting": lasting,
+                        "expired": one.expired })
+            })
+            .collect();
         println!(
             "{}",
             json!({
+                "keyspaces": keyspaces,
+                "unlinked": ledger.unlinked,
                 "warm": object(&ledger.warm),
                 "cold": object(&ledger.cold),
                 "other": object(&ledger.other),

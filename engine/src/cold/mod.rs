@@ -64,6 +64,11 @@ impl ArchiveEntry {
         Arc::new(Self { archive, dead })
     }
 
+    /// When it was made, in milliseconds since 1970.
+    pub(crate) fn created_ms(&self) -> u64 {
+        self.archive.header().created_ms
+    }
+
     /// An archive with the bits that [`DeadBits::to_bits`] returned. Reads the blocks with dead
     /// records, to sum them; damaged ones are named, their bits are set and not summed.
     pub(crate) fn restore(archive: Arc<Archive>, bits: &[u8]) -> (Arc<Self>, Vec<Damage>) {

@@ -24,6 +24,7 @@ use crate::format::cursor::{Decoded, FieldError};
 use crate::format::record::encoded_len;
 use crate::hash::{HashSeed, KeyHash};
 use crate::ids::{ArchiveId, Incarnation, Seq};
+use crate::value::pins::{FilePins, Pin, Pins, Site};
 use crate::value::{Bytes, Value};
 use crate::vfs::Dir;
 use crate::vfs::map::Map;
@@ -54,11 +55,18 @@ pub(crate) struct Located {
 }
 
 /// The map, as what a [`Value`] pins.
-struct Mapped(Arc<Map>);
+struct Mapped {
+    map: Arc<Map>,
+    pins: FilePins,
+}
 
 impl Bytes for Mapped {
     fn bytes(&self, range: Range<usize>) -> &[u8] {
-        self.0.slice(range).unwrap_or_default()
+        self.map.slice(range).unwrap_or_default()
+    }
+
+    fn pin(&self, pins: &Pins, site: Site) -> Option<Arc<Pin>> {
+        Some(self.pins.take(pins, site))
     }
 }
 
@@ -210,7 +218,8 @@ impl Archive {
         map.advise_random();
         let words = (footer.raw_count as usize).div_ceil(64);
         let raw_verified = (0..words).map(|_| AtomicU64::new(0)).collect();
-        let mapped = Arc::new(Mapped(map));
+        let pins = FilePins::new(name.clone(), Arc::clone(&map));
+        let mapped = Arc::new(Mapped { map, pins });
         let archive = Self {
             header,
             footer,
@@ -366,11 +375,11 @@ impl Archive {
 
     pub(crate) fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
-        self.mapped.0.slice(start..start.checked_add(usize::try_from(len).ok()?)?)
+        self.mapped.map.slice(start..start.checked_add(usize::try_from(len).ok()?)?)
     }
 
     pub(crate) fn prefetch(&self, range: Range<u64>) {
-        self.mapped.0.prefetch(range);
+        self.mapped.map.prefetch(range);
     }
 
     /// A block as it is stored, its checksum and its ordinals verified.
@@ -438,6 +447,11 @@ impl Archive {
             word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The file is unlinked; values may hold it still.
+    pub(crate) fn retire(&self) {
+        self.mapped.pins.retire(self.len);
     }
 
     pub(crate) fn damage(&self, offset: u64, error: FieldError) -> Error {

@@ -1,6 +1,10 @@
 //! The byte account: every file and every class of memory, partitioned. Plain figures.
 //! Knows classes and sums; knows nothing of how a byte came to be in its class.
 
+pub(crate) mod leaks;
+pub(crate) mod prefixes;
+pub(crate) mod trend;
+
 /// How the bytes of one file, or of several, divide. All in bytes; the classes sum to `len`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -13,6 +17,11 @@ pub struct FileBytes {
     pub expired: u64,
     /// Records that say a key is gone.
     pub tombstone: u64,
+    /// Newest records of their keys whose keys were not looked up in the archives yet: they may
+    /// shadow archived ones, which count as live until then.
+    pub unresolved: u64,
+    /// Newest records of their keys that turned out to be damaged.
+    pub damaged: u64,
     /// Headers and footers of files and blocks.
     pub header: u64,
     /// Hash-sorted tables of sealed segments, and dead bitmaps.
@@ -32,6 +41,8 @@ pub struct FileBytes {
     pub dictionary: u64,
     /// The manifest.
     pub manifest: u64,
+    /// The statistics file.
+    pub statistics: u64,
     /// The allocated length of the file as the store knows it.
     pub len: u64,
     /// What the file system takes beyond that: `st_blocks` times 512, less `len`.
@@ -45,6 +56,8 @@ impl FileBytes {
             + self.dead
             + self.expired
             + self.tombstone
+            + self.unresolved
+            + self.damaged
             + self.header
             + self.trailer
             + self.padding
@@ -52,7 +65,8 @@ impl FileBytes {
             + self.index
             + self.filter
             + self.dictionary
-            + self.manifest)
+            + self.manifest
+            + self.statistics)
             .saturating_sub(self.saved)
     }
 
@@ -62,6 +76,8 @@ impl FileBytes {
         self.dead += other.dead;
         self.expired += other.expired;
         self.tombstone += other.tombstone;
+        self.unresolved += other.unresolved;
+        self.damaged += other.damaged;
         self.header += other.header;
         self.trailer += other.trailer;
         self.padding += other.padding;
@@ -71,6 +87,7 @@ impl FileBytes {
         self.filter += other.filter;
         self.dictionary += other.dictionary;
         self.manifest += other.manifest;
+        self.statistics += other.statistics;
         self.len += other.len;
         self.filesystem += other.filesystem;
     }
@@ -108,6 +125,22 @@ pub struct MemoryBytes {
     pub budget: u64,
 }
 
+/// What the records of one keyspace take, over all tiers, in encoded bytes before compression.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyspaceBytes {
+    /// Its name.
+    pub name: String,
+    /// Live records in the log.
+    pub warm: u64,
+    /// Live records in archives.
+    pub cold: u64,
+    /// Those of both that have no deadline.
+    pub lasting: u64,
+    /// Records in both whose whole deadline class has passed.
+    pub expired: u64,
+}
+
 /// Where every byte is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,6 +155,10 @@ pub struct Ledger {
     pub memory: MemoryBytes,
     /// Each file for itself.
     pub files: Vec<FileAccount>,
+    /// Records by keyspace, sorted by name.
+    pub keyspaces: Vec<KeyspaceBytes>,
+    /// Bytes on the device of unlinked files that values still hold; in none of the classes above.
+    pub unlinked: u64,
 }
 
 impl Ledger {

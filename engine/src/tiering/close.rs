@@ -7,6 +7,7 @@ use crate::ids::Seq;
 use crate::tiering::Step;
 use crate::tiering::seal::{ended_until, seal_ops, set_sealed, take_attached};
 use crate::tiers::append::Append;
+use crate::tiers::recover::STATISTICS_NAME;
 use crate::tiers::{Maintenance, Tiers};
 use crate::vfs::os;
 
@@ -34,8 +35,19 @@ impl Tiers {
             // Nothing is lost: the next opening reads the journal, as after a crash.
             tracing::warn!(%error, "closed without an index image");
         }
+        self.remove_statistics();
         *self.lock.lock() = None;
         result
+    }
+
+    /// Nobody shall take the figures of a closed store for those of a running one.
+    fn remove_statistics(&self) {
+        if self.options.statistics_every.is_some()
+            && let Err(error) = self.dir.unlink(STATISTICS_NAME)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the statistics file stays");
+        }
     }
 
     /// Tells the manifest that nothing of the journal is a torn tail, and how late it is.

@@ -4,17 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Location;
 use crate::tiering::Step;
 use crate::tiering::relocate::Aim;
 use crate::tiering::switch::Item;
 use crate::tiers::append::Append;
+use crate::tiers::debt::garbage_bound;
 use crate::tiers::{Maintenance, Tiers};
 use crate::warm::segment::Segment;
 
-/// Garbage that is never worth moving for: headers, trailers, one open chunk, one small segment.
-const SLACK_LEN: u64 = 2 << 20;
 /// A victim of cleaning has at least this share of garbage, in percent.
 const GARBAGE_PERCENT_MIN: u64 = 8;
 /// Buckets of the index that are moved for each time the append lock is taken.
@@ -60,6 +59,8 @@ impl Tiers {
         }
         let idle = matches!(result, Ok(Step::Idle));
         self.measure_space();
+        self.watch_handles();
+        self.sample_classes();
         self.idle.store(idle, Ordering::Release);
         self.relieved.notify_all();
         result
@@ -128,8 +129,7 @@ impl Tiers {
 
     /// Demotes the oldest segments while the log or the index is over its share.
     fn demote_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
-        let budget = self.options.warm_budget;
-        let high = budget - budget / 4;
+        let (budget, high) = (self.options.warm_budget, self.demotion_mark());
         let index_share = self.options.memory_budget / 2;
         let (warm, candidates) = {
             let mut append = self.append.lock();
@@ -153,9 +153,21 @@ impl Tiers {
             victims.push(candidate.segment);
         }
         if victims.is_empty() {
-            return Ok(Step::Idle);
+            return self.seal_for_demotion();
         }
         self.reclaim(maintenance, &victims, Aim::Demote)?;
+        Ok(Step::Worked)
+    }
+
+    /// Rolls the journal over when what is over the budget lies in it, or is attached to it: what
+    /// is not sealed cannot go down.
+    fn seal_for_demotion(&self) -> Result<Step> {
+        let mut append = self.append.lock();
+        let attached: u64 = append.attached.iter().map(|(writer, _)| writer.allocated()).sum();
+        if append.active.tail() + attached < EARLY_SEAL_LEN {
+            return Ok(Step::Idle);
+        }
+        self.roll(&mut append, 0)?;
         Ok(Step::Worked)
     }
 
@@ -184,7 +196,7 @@ impl Tiers {
             self.reclaim(maintenance, &worthless, Aim::Clean)?;
             return Ok(Step::Worked);
         }
-        if warm <= live + live / 5 + SLACK_LEN {
+        if warm <= garbage_bound(live) {
             return self.seal_early(live);
         }
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.garbage_percent()));
@@ -216,7 +228,7 @@ impl Tiers {
         let Some(account) = append.account(slot) else { return Ok(Step::Idle) };
         let active_live = account.live_bytes() - account.expired_bytes(now) + account.pinned_bytes;
         let garbage = account.record_bytes.saturating_sub(active_live);
-        let over = warm > live + live / 5 + SLACK_LEN;
+        let over = warm > garbage_bound(live);
         let idle = now.saturating_sub(append.written_ms) > 5000;
         let mostly_garbage = garbage * 2 > len;
         if len < EARLY_SEAL_LEN || !(mostly_garbage && (over || active_live == 0 && idle)) {
@@ -232,25 +244,32 @@ impl Tiers {
             return Ok(Step::Idle);
         }
         let table = self.segments.load_full();
-        maintenance.resolved.retain(|id| table.iter().any(|segment| segment.id.0 == *id));
         let next = table.iter().find(|segment| {
             segment.sealed().is_some()
-                && !maintenance.resolved.contains(&segment.id.0)
+                && !segment.resolved.load(Ordering::Relaxed)
                 && !maintenance.damaged.contains(&segment.id.0)
         });
         let Some(segment) = next else { return Ok(Step::Idle) };
-        maintenance.resolved.push(segment.id.0);
         // A reader that missed in the index before a mark and in the archive after it asks again.
         self.moved();
-        let Ok(trailer) = segment.trailer() else { return Ok(Step::Worked) };
+        let Ok(trailer) = segment.trailer() else {
+            maintenance.damaged.push(segment.id.0);
+            return Ok(Step::Worked);
+        };
         for entry in trailer.entries() {
             let entry = entry.map_err(|e| segment.damage("read trailer", 0, e))?;
             if entry.superseded || !self.keyspaces.is_kept(entry.incarnation) {
                 continue;
             }
             let from = Location::new(segment.slot, entry.offset);
-            self.mark_older_dead(&Item { tag: entry.tag, from })?;
+            match self.mark_older_dead(&Item { tag: entry.tag, from }) {
+                Err(Error::Corrupt(_)) => {
+                    self.note_damage(Location::new(segment.slot, entry.offset));
+                }
+                other => other?,
+            }
         }
+        segment.resolved.store(true, Ordering::Release);
         Ok(Step::Worked)
     }
 

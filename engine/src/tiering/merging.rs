@@ -104,6 +104,7 @@ impl Tiers {
         victims: &[Arc<ArchiveEntry>],
         now_ms: u64,
     ) -> Result<()> {
+        let _span = tracing::debug_span!("merge", archives = victims.len()).entered();
         let id = self.manifest.next_file();
         self.manifest.commit(&vec![Op::DraftArchive { id }])?;
         let made = match self.write_merged(id, victims, now_ms) {
@@ -253,6 +254,9 @@ impl Tiers {
         let ids: Vec<ArchiveId> = gone.iter().map(|entry| entry.archive.id()).collect();
         let set = self.cold.load().replaced(&ids, made.into_iter().collect());
         self.cold.store(Arc::new(set));
+        for entry in gone {
+            entry.archive.retire();
+        }
         self.moved();
         self.unlink_doomed(maintenance);
         Ok(())

@@ -2,6 +2,7 @@
 //! test calls one at a time. Knows budgets and bounds; knows nothing of the public handles.
 
 pub(crate) mod bits;
+pub(crate) mod budget;
 pub(crate) mod close;
 pub(crate) mod decide;
 pub(crate) mod merging;

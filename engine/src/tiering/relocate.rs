@@ -61,6 +61,7 @@ impl Tiers {
         victims: &[Arc<Segment>],
         aim: Aim,
     ) -> Result<()> {
+        let _span = tracing::debug_span!("reclaim", ?aim, segments = victims.len()).entered();
         for segment in victims {
             segment.map.prefetch(0..segment.records_end());
         }
@@ -408,6 +409,7 @@ impl Tiers {
         {
             let mut append = self.append.lock();
             for segment in victims {
+                segment.pins.retire(segment.sealed().map_or(0, |facts| facts.len));
                 append.table.remove(segment.slot);
                 append.close_account(segment.slot);
             }

@@ -17,6 +17,7 @@ impl Tiers {
         let Some((mut journal, last)) = self.append.lock().closed.pop_front() else {
             return Ok(Step::Idle);
         };
+        let _span = tracing::debug_span!("seal", segment = %journal.segment.id).entered();
         let (mut attached, ended) = {
             let mut append = self.append.lock();
             (take_attached(&mut append, last), ended_until(&append, last))
@@ -70,6 +71,7 @@ impl Tiers {
 
     /// Makes the next journal segment ready, so that rolling over costs a put nothing.
     pub(crate) fn spare_step(&self) -> Result<Step> {
+        let Some(_preparing) = self.preparing.try_lock() else { return Ok(Step::Idle) };
         let (slot, live) = {
             let mut append = self.append.lock();
             if append.spare.is_some() || append.active.is_empty() {

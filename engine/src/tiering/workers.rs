@@ -1,4 +1,5 @@
-//! The threads that call steps: one moves records, one flushes. No logic of their own.
+//! The threads that call steps: one moves records, one flushes, one makes the next segment ready.
+//! No logic of their own.
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::tiering::Step;
+use crate::tiering::budget::Bucket;
 use crate::tiers::Tiers;
 use crate::vfs::os;
 
@@ -15,12 +17,13 @@ const IDLE_WAIT: Duration = Duration::from_millis(250);
 const FAILED_WAIT: Duration = Duration::from_millis(500);
 
 /// What a worker does again and again; `false` ends it.
-type Body = fn(&Tiers) -> bool;
+type Body = fn(&Tiers, &mut Bucket) -> bool;
 
 /// Starts the workers of a store. They end when it is closed or gone.
 pub(crate) fn start(tiers: &Arc<Tiers>) -> Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
-    let bodies: [(&str, Body); 2] = [("terrace-move", move_once), ("terrace-flush", flush_once)];
+    let bodies: [(&str, Body); 3] =
+        [("terrace-move", move_once), ("terrace-flush", flush_once), ("terrace-spare", spare_once)];
     for (name, body) in bodies {
         let weak = Arc::downgrade(tiers);
         let thread = os::spawn(name, move || run(&weak, body));
@@ -29,18 +32,48 @@ pub(crate) fn start(tiers: &Arc<Tiers>) -> Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
+/// Starts a thread that does the same again and again until the store is closed or gone.
+pub(crate) fn repeat(
+    tiers: &Arc<Tiers>,
+    every: Duration,
+    body: fn(&Tiers),
+) -> Result<JoinHandle<()>> {
+    let (weak, name) = (Arc::downgrade(tiers), "terrace-stats");
+    let thread = os::spawn(name, move || {
+        while let Some(tiers) = weak.upgrade().filter(|tiers| !tiers.is_closing()) {
+            body(&tiers);
+            let until = tiers.clock.monotonic_ms() + u64::try_from(every.as_millis()).unwrap_or(0);
+            let mut left = every;
+            // Others are woken by the same call.
+            while !left.is_zero() && !tiers.is_closing() {
+                pause(&tiers, left.min(IDLE_WAIT));
+                let left_ms = until.saturating_sub(tiers.clock.monotonic_ms());
+                left = Duration::from_millis(left_ms);
+            }
+        }
+    });
+    thread.map_err(|error| Error::io("start worker", name, error))
+}
+
 fn run(weak: &Weak<Tiers>, body: Body) {
+    let mut bucket = Bucket::default();
     while let Some(tiers) = weak.upgrade() {
-        if tiers.is_closing() || !body(&tiers) {
+        if tiers.is_closing() || !body(&tiers, &mut bucket) {
             return;
         }
     }
 }
 
-/// Moves until idle, then waits. `false` ends the worker.
-fn move_once(tiers: &Tiers) -> bool {
+/// Moves, rests when it moved much, and waits when nothing is wanted. `false` ends the worker.
+fn move_once(tiers: &Tiers, bucket: &mut Bucket) -> bool {
     let wait = match tiers.step() {
-        Ok(Step::Worked) => return true,
+        Ok(Step::Worked) => {
+            let rest = tiers.rest(bucket);
+            if !rest.is_zero() {
+                pause(tiers, rest);
+            }
+            return true;
+        }
         Ok(Step::Idle) => IDLE_WAIT,
         Err(Error::Closed) => return false,
         Err(error) => {
@@ -52,10 +85,25 @@ fn move_once(tiers: &Tiers) -> bool {
     true
 }
 
-fn flush_once(tiers: &Tiers) -> bool {
-    if tiers.flush_is_due()
-        && let Err(error) = tiers.sync()
-    {
+/// Makes the next journal segment, so that no put has to, however long movement takes.
+fn spare_once(tiers: &Tiers, _: &mut Bucket) -> bool {
+    let wait = match tiers.spare_step() {
+        Ok(Step::Worked) => return true,
+        Ok(Step::Idle) => IDLE_WAIT,
+        Err(error) => {
+            tracing::warn!(%error, "no segment could be made ready; a put will try");
+            FAILED_WAIT
+        }
+    };
+    pause(tiers, wait);
+    true
+}
+
+fn flush_once(tiers: &Tiers, _: &mut Bucket) -> bool {
+    tiers.pins.tick(tiers.clock.monotonic_ms());
+    let due = tiers.flush_is_due();
+    let _span = due.then(|| tracing::debug_span!("flush").entered());
+    if due && let Err(error) = tiers.sync() {
         // The store is poisoned; writers are told. Reads go on without this worker.
         tracing::error!(%error, "the background flush failed");
         return false;

@@ -98,7 +98,7 @@ impl Append {
     /// The newest record of a key is no longer the one at `location`.
     pub(crate) fn kill(&mut self, location: Location, weight: &Weight) {
         if let Some(account) = self.account(location.slot) {
-            account.kill(weight);
+            account.kill_at(location.offset, weight);
         }
     }
 
@@ -254,7 +254,7 @@ impl Tiers {
         };
         append.swap_active(next);
         self.publish_table(append);
-        self.warm_len.store(self.warm_allocated(append), Ordering::Relaxed);
+        self.note_space(append);
         self.nudge();
         Ok(())
     }

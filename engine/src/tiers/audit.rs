@@ -2,9 +2,10 @@
 //! Knows where each class is counted; the classes themselves are `ledger`'s.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::cold::ArchiveEntry;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::record::RecordKind;
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::ids::{Location, Slot};
@@ -15,7 +16,7 @@ use crate::tiers::append::Append;
 use crate::tiers::order::Unsorted;
 use crate::vfs::File;
 use crate::warm::account::{SegmentAccount, Weight};
-use crate::warm::active::{SegmentWriter, walk_records};
+use crate::warm::active::SegmentWriter;
 use crate::warm::segment::Segment;
 
 impl Tiers {
@@ -29,6 +30,7 @@ impl Tiers {
                 ledger.warm.add(&file.bytes);
                 ledger.files.push(file);
             }
+            ledger.keyspaces = self.keyspace_bytes(&append);
         }
         for entry in self.cold.load().entries() {
             let file = self.cold_file(entry, now);
@@ -40,10 +42,11 @@ impl Tiers {
             ledger.files.push(file);
         }
         ledger.memory = self.memory();
+        ledger.unlinked = self.pins.retired_len();
         ledger
     }
 
-    fn memory(&self) -> MemoryBytes {
+    pub(crate) fn memory(&self) -> MemoryBytes {
         let mut memory = MemoryBytes {
             hot: self.hot.charged_bytes(),
             index: self.index.charged_len(),
@@ -59,7 +62,6 @@ impl Tiers {
         memory
     }
 
-    #[expect(clippy::unused_self, reason = "asked of the store, like its other figures")]
     fn warm_files(&self, append: &Append, now: u64) -> Vec<FileAccount> {
         let mut files = Vec::new();
         let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
@@ -68,7 +70,7 @@ impl Tiers {
             let segment = &writer.segment;
             let len = writer.allocated();
             let account = account_of(append, segment.slot);
-            files.push(warm_file(segment, &account, len, len - writer.tail(), now));
+            files.push(self.warm_file(segment, &account, [len, len - writer.tail()], now));
         }
         for segment in append.table.iter() {
             let Some(facts) = segment.sealed() else { continue };
@@ -76,9 +78,45 @@ impl Tiers {
                 continue;
             }
             let account = account_of(append, segment.slot);
-            files.push(warm_file(segment, &account, facts.len, 0, now));
+            files.push(self.warm_file(segment, &account, [facts.len, 0], now));
         }
         files
+    }
+
+    /// The account of one segment's file, of which `[len, reserved]` bytes are allocated.
+    fn warm_file(
+        &self,
+        segment: &Arc<Segment>,
+        account: &SegmentAccount,
+        [len, reserved]: [u64; 2],
+        now: u64,
+    ) -> FileAccount {
+        let expired = account.expired_bytes(now);
+        let header = SEGMENT_HEADER_LEN as u64;
+        let trailer = len - header - account.record_bytes - reserved;
+        let allocated = File::allocated_len(&*segment.file).unwrap_or(len);
+        let newest = account.live_bytes() - expired;
+        let resolved = self.is_resolved(segment);
+        let bytes = FileBytes {
+            live: if resolved { newest } else { 0 },
+            unresolved: if resolved { 0 } else { newest },
+            damaged: account.damaged_bytes(),
+            dead: account.dead_bytes(),
+            expired,
+            tombstone: account.tombstone_bytes,
+            header,
+            trailer,
+            reserved,
+            len,
+            filesystem: difference(allocated, len),
+            ..FileBytes::default()
+        };
+        FileAccount { name: segment.id.to_string(), bytes }
+    }
+
+    /// Whether no record of the segment may shadow an archived one that counts as live.
+    fn is_resolved(&self, segment: &Segment) -> bool {
+        segment.resolved.load(Ordering::Acquire) || self.cold.load().entries().is_empty()
     }
 
     fn cold_file(&self, entry: &Arc<ArchiveEntry>, now: u64) -> FileAccount {
@@ -132,6 +170,12 @@ impl Tiers {
             let bytes = FileBytes { trailer: len, len, ..FileBytes::default() };
             files.push(FileAccount { name, bytes });
         }
+        let len = self.extra.statistics_len.load(Ordering::Relaxed);
+        if len > 0 {
+            let name = crate::tiers::recover::STATISTICS_NAME.to_owned();
+            let bytes = FileBytes { statistics: len, len, ..FileBytes::default() };
+            files.push(FileAccount { name, bytes });
+        }
         if let Unsorted::Image(image) = &*self.unsorted.lock() {
             let (name, len) = (FileState::DoomedImage.name(image.id), image.len());
             let bytes = FileBytes { index: len, len, ..FileBytes::default() };
@@ -158,72 +202,162 @@ impl Tiers {
                     .push(format!("{}: classes sum to {sum}, length {len}", file.name));
             }
         }
-        self.find_orphans(&mut audit)?;
+        audit.orphans = self.orphan_files()?.into_iter().map(|(name, _)| name).collect();
         Ok(audit)
     }
 
     fn audit_segment(&self, segment: &Arc<Segment>, audit: &mut Audit) -> Result<()> {
         let mut append = self.append.lock();
         let append = &mut *append;
-        let mut recount = SegmentAccount::new(segment.created_ms);
         let writers = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
         let open = writers.chain([&append.active]).find(|w| w.segment.id == segment.id);
         let end = open.map_or_else(|| segment.records_end(), SegmentWriter::records_end);
-        walk_records(segment, end, |offset, record| {
+        let mut known = append.account(segment.slot).cloned().unwrap_or_default();
+        let mut recount = SegmentAccount::new(segment.created_ms);
+        let mut offset = SEGMENT_HEADER_LEN as u64;
+        while offset < end {
+            let at = Location::new(segment.slot, u32::try_from(offset).unwrap_or(u32::MAX));
+            let Some(len) = self.recount(append, segment, at, &mut recount)? else {
+                audit.differences.push(format!("{}: damaged from {offset} on", segment.id));
+                return Ok(());
+            };
             audit.records += 1;
-            audit.bytes += record.header.encoded_len();
-            let header = &record.header;
-            let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
-            let at = Location::new(segment.slot, offset);
-            let tag = self.seed.hash(header.incarnation, record.key).tag();
-            let named = keyed
-                && self.index.peek(tag, |entry| Ok::<_, Error>(entry.location == at))?.is_some();
-            let current = self.keyspaces.is_kept(header.incarnation);
-            if named && (current || header.kind == RecordKind::Tombstone) {
-                recount.add(&Weight::of(header));
-            } else {
-                recount.add_dead(header.encoded_len());
-            }
-            Ok(())
-        })?;
+            audit.bytes += len;
+            offset += len;
+        }
+        // What the recount found to be damaged, the account knows from now on.
+        if let Some(account) = append.account(segment.slot) {
+            known = account.clone();
+        }
         let end_bytes = end - SEGMENT_HEADER_LEN as u64;
-        let known = append.account(segment.slot).cloned().unwrap_or_default();
         let lines = [
             ("records", known.record_bytes, recount.record_bytes),
             ("bytes before the end", end_bytes, recount.record_bytes),
             ("live", known.live_bytes(), recount.live_bytes()),
             ("live records", known.live_count(), recount.live_count()),
             ("tombstone", known.tombstone_bytes, recount.tombstone_bytes),
+            ("damaged", known.damaged_bytes(), recount.damaged_bytes()),
         ];
         for (line, known, found) in lines {
             if known != found {
-                audit
-                    .differences
-                    .push(format!("{}: {line} {known}, recounted {found}", segment.id));
+                let text = format!("{}: {line} {known}, recounted {found}", segment.id);
+                audit.differences.push(text);
             }
         }
         Ok(())
     }
 
-    fn find_orphans(&self, audit: &mut Audit) -> Result<()> {
+    /// Counts the record at a place, from its own bytes or from what the trailer tells of a damaged
+    /// one. Returns its length; `None` where nothing tells.
+    fn recount(
+        &self,
+        append: &mut Append,
+        segment: &Arc<Segment>,
+        at: Location,
+        recount: &mut SegmentAccount,
+    ) -> Result<Option<u64>> {
+        let record = segment.record(u64::from(at.offset));
+        let (weight, tag, keyed) = match &record {
+            Ok(record) => {
+                let header = &record.header;
+                let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
+                let tag = self.seed.hash(header.incarnation, record.key).tag();
+                (Weight::of(header), tag, keyed)
+            }
+            Err(_) => match segment.witness_at(at.offset) {
+                Some(told) => (Weight::told(&told), told.tag, true),
+                None => return Ok(None),
+            },
+        };
+        let named = keyed && self.index.peek(tag, |e| Ok::<_, Error>(e.location == at))?.is_some();
+        let counts = named && (weight.tombstone || self.keyspaces.is_kept(weight.incarnation));
+        if counts {
+            recount.add(&weight);
+        } else {
+            recount.add_dead(weight.len);
+        }
+        let account = append.account(at.slot);
+        let suspected = account.is_some_and(|a| a.damaged_offsets().any(|one| one == at.offset));
+        let body = record.as_ref().is_ok_and(|record| !suspected || record.check_body().is_ok());
+        if counts && !body {
+            recount.damage(at.offset, &weight);
+            if let Some(account) = append.account(at.slot) {
+                account.damage(at.offset, &weight);
+            }
+        }
+        Ok(Some(weight.len))
+    }
+
+    /// The record there, if the index names it, is damaged: it counts as that from now on.
+    pub(crate) fn note_damage(&self, at: Location) {
+        let mut append = self.append.lock();
+        let Some(segment) = append.table.of(at).cloned() else { return };
+        let weight = match segment.record(u64::from(at.offset)) {
+            Ok(record) if record.check_body().is_ok() => return,
+            Ok(record) => {
+                let tag = self.seed.hash(record.header.incarnation, record.key).tag();
+                // A flipped key leads nowhere: then the trailer knows better.
+                let told =
+                    segment.witness(tag, at.offset).or_else(|| segment.witness_at(at.offset));
+                let weight = Weight::of(&record.header);
+                told.map_or((weight, tag), |told| (Weight::told(&told), told.tag))
+            }
+            Err(_) => match segment.witness_at(at.offset) {
+                Some(told) => (Weight::told(&told), told.tag),
+                None => return,
+            },
+        };
+        let (weight, tag) = weight;
+        let named = self.index.peek(tag, |e| Ok::<_, Error>(e.location == at));
+        let counts = weight.tombstone || self.keyspaces.is_kept(weight.incarnation);
+        if counts
+            && matches!(named, Ok(Some(_)))
+            && let Some(account) = append.account(at.slot)
+        {
+            account.damage(at.offset, &weight);
+        }
+    }
+
+    /// The same for damage that a read met in the segment of this name.
+    pub(crate) fn note_read_damage(&self, damage: &Damage, tag: u32) {
+        let mut places = Vec::new();
+        let _ = self.index.peek(tag, |entry| {
+            places.push(entry.location);
+            Ok::<_, Error>(false)
+        });
+        let table = self.segments.load_full();
+        for at in places {
+            let is_it = |segment: &Arc<Segment>| {
+                u64::from(at.offset) == damage.offset && segment.id.to_string() == damage.file
+            };
+            if table.of(at).is_some_and(is_it) {
+                self.note_damage(at);
+            }
+        }
+    }
+
+    /// Files in the store's directories that the manifest does not name and that are not foreign,
+    /// with what they take on the device.
+    pub(crate) fn orphan_files(&self) -> Result<Vec<(String, u64)>> {
         let known: Vec<String> =
             self.manifest.read(|set| set.files.iter().map(|(&id, state)| state.name(id)).collect());
         let dirs = [&self.dir, &self.archive_dir];
         let count = if self.options.archive_dir.is_some() { 2 } else { 1 };
+        let mut orphans = Vec::new();
         for dir in dirs.into_iter().take(count) {
             let entries =
                 dir.list().map_err(|error| Error::io("list directory", dir.path(), error))?;
             for entry in entries {
-                let ours = entry.name == crate::tiers::recover::LOCK_NAME
-                    || crate::manifest::log::parse_name(&entry.name).is_some()
+                let ours = crate::tiers::recover::is_unlisted(&entry.name)
                     || known.contains(&entry.name)
                     || self.report.foreign.contains(&entry.name);
                 if !ours {
-                    audit.orphans.push(entry.name);
+                    let file = dir.open_to_read(&entry.name).and_then(|file| file.allocated_len());
+                    orphans.push((entry.name, file.unwrap_or(0)));
                 }
             }
         }
-        Ok(())
+        Ok(orphans)
     }
 }
 
@@ -233,30 +367,4 @@ fn account_of(append: &Append, slot: Slot) -> SegmentAccount {
 
 fn difference(allocated: u64, len: u64) -> i64 {
     i64::try_from(allocated).unwrap_or(0) - i64::try_from(len).unwrap_or(0)
-}
-
-fn warm_file(
-    segment: &Arc<Segment>,
-    account: &SegmentAccount,
-    len: u64,
-    reserved: u64,
-    now: u64,
-) -> FileAccount {
-    let expired = account.expired_bytes(now);
-    let header = SEGMENT_HEADER_LEN as u64;
-    let trailer = len - header - account.record_bytes - reserved;
-    let allocated = File::allocated_len(&*segment.file).unwrap_or(len);
-    let bytes = FileBytes {
-        live: account.live_bytes() - expired,
-        dead: account.dead_bytes(),
-        expired,
-        tombstone: account.tombstone_bytes,
-        header,
-        trailer,
-        reserved,
-        len,
-        filesystem: difference(allocated, len),
-        ..FileBytes::default()
-    };
-    FileAccount { name: segment.id.to_string(), bytes }
 }

@@ -2,7 +2,8 @@
 //! Knows keys and their hashes; knows nothing of values, of watchers or of transactions.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -10,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::hash::KeyHash;
 use crate::ids::{Incarnation, Seq};
 use crate::tiers::write::Mutation;
+use crate::value::pins::Site;
 
 /// Bytes that a change takes besides its key.
 const CHANGE_LEN: usize = size_of::<Change>() + 16;
@@ -43,6 +45,51 @@ struct Ring {
     first_available: u64,
 }
 
+/// A consumer of changes, as the store knows it.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    pub keyspace: String,
+    pub prefix: Box<[u8]>,
+    pub site: Site,
+    pub created_ms: u64,
+    /// It has everything up to this `seq`.
+    pub seen: AtomicU64,
+    /// When it last asked for more.
+    pub asked_ms: AtomicU64,
+    warned: AtomicBool,
+}
+
+impl Watcher {
+    pub(crate) fn new(keyspace: &str, prefix: &[u8], site: Site, seen: Seq, now_ms: u64) -> Self {
+        Self {
+            keyspace: keyspace.to_owned(),
+            prefix: prefix.into(),
+            site,
+            created_ms: now_ms,
+            seen: AtomicU64::new(seen.0),
+            asked_ms: AtomicU64::new(now_ms),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// It asked, and has everything up to here.
+    pub(crate) fn note(&self, seen: Seq, now_ms: u64) {
+        self.seen.store(seen.0, Ordering::Relaxed);
+        self.asked_ms.store(now_ms, Ordering::Relaxed);
+        self.warned.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A watcher and what waits for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Behind {
+    pub watcher: Arc<Watcher>,
+    /// Changes of the whole store that it has not seen.
+    pub changes: u64,
+    /// What they take in memory, as far as they are still kept.
+    pub bytes: u64,
+}
+
 /// The ring of changes. It is kept while somebody subscribes.
 #[derive(Debug)]
 pub(crate) struct Changes {
@@ -52,6 +99,8 @@ pub(crate) struct Changes {
     subscribers: AtomicUsize,
     charged: AtomicU64,
     len_max: usize,
+    /// A leaf lock, before the ring's.
+    watchers: Mutex<Vec<Arc<Watcher>>>,
 }
 
 impl Changes {
@@ -63,7 +112,42 @@ impl Changes {
             subscribers: AtomicUsize::new(0),
             charged: AtomicU64::new(0),
             len_max: usize::try_from(memory_budget / 64).unwrap_or(usize::MAX),
+            watchers: Mutex::default(),
         }
+    }
+
+    pub(crate) fn add_watcher(&self, watcher: &Arc<Watcher>) {
+        self.watchers.lock().push(Arc::clone(watcher));
+    }
+
+    pub(crate) fn remove_watcher(&self, watcher: &Arc<Watcher>) {
+        self.watchers.lock().retain(|one| !Arc::ptr_eq(one, watcher));
+    }
+
+    /// All watchers with what waits for each.
+    pub(crate) fn behind(&self, visible: Seq) -> Vec<Behind> {
+        let watchers = self.watchers.lock().clone();
+        let ring = self.ring.lock();
+        let behind = watchers.into_iter().map(|watcher| {
+            let seen = watcher.seen.load(Ordering::Relaxed);
+            let from = ring.changes.partition_point(|change| change.seq.0 <= seen);
+            let bytes = ring.changes.range(from..).map(|change| CHANGE_LEN + change.key.len());
+            let bytes = bytes.sum::<usize>() as u64;
+            Behind { watcher, changes: visible.0.saturating_sub(seen), bytes }
+        });
+        behind.collect()
+    }
+
+    /// Watchers for whom changes wait, who did not ask since `before_ms`, and who were not handed
+    /// out here yet.
+    pub(crate) fn take_stalled(&self, visible: Seq, before_ms: u64) -> Vec<Behind> {
+        let mut behind = self.behind(visible);
+        behind.retain(|one| {
+            let asked = one.watcher.asked_ms.load(Ordering::Relaxed);
+            let stalled = one.changes > 0 && asked <= before_ms;
+            stalled && !one.watcher.warned.swap(true, Ordering::Relaxed)
+        });
+        behind
     }
 
     /// Bytes of anonymous memory.

@@ -162,6 +162,14 @@ impl Keyspaces {
         self.maps.read().by_incarnation.get(&incarnation.0).cloned()
     }
 
+    /// The keyspace for which records of this incarnation count.
+    pub(crate) fn counted(&self, incarnation: Incarnation) -> Option<Arc<KeyspaceState>> {
+        let maps = self.maps.read();
+        let current = maps.by_incarnation.get(&incarnation.0);
+        let kept = || maps.kept.get(&incarnation.0).map(|(_, state)| state);
+        current.or_else(kept).cloned()
+    }
+
     /// Whether records of this incarnation count: it is current, or kept for a snapshot.
     pub(crate) fn is_kept(&self, incarnation: Incarnation) -> bool {
         let maps = self.maps.read();

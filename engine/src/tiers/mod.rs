@@ -12,9 +12,12 @@
 pub(crate) mod append;
 pub(crate) mod archived;
 pub(crate) mod audit;
+pub(crate) mod baseline;
+pub(crate) mod census;
 pub(crate) mod changes;
 pub(crate) mod clear;
 pub(crate) mod debt;
+pub(crate) mod handles;
 pub(crate) mod image;
 pub(crate) mod journal;
 pub(crate) mod keyspaces;
@@ -48,11 +51,13 @@ use crate::ids::Seq;
 use crate::manifest::log::ManifestLog;
 use crate::options::Options;
 use crate::tiers::append::Append;
+use crate::tiers::baseline::Baseline;
 use crate::tiers::changes::Changes;
 use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
 use crate::tiers::order::Unsorted;
 use crate::tiers::tally::Tally;
+use crate::value::pins::Pins;
 use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::{Dir, Lock, os};
@@ -78,6 +83,7 @@ pub(crate) struct Counters {
     pub records_expired: AtomicU64,
     pub archives_merged: AtomicU64,
     pub put_waits: AtomicU64,
+    pub put_wait_us: AtomicU64,
 }
 
 /// Adds to one figure.
@@ -102,10 +108,17 @@ pub(crate) struct Maintenance {
     pub gone: Vec<u32>,
     /// Segments that hold a damaged record: never reclaimed, so that nothing sound is lost.
     pub damaged: Vec<u32>,
-    /// Segments whose records were looked up in the archives.
-    pub resolved: Vec<u32>,
     /// Where rewriting the order's leaves goes on; empty when it rests.
     pub order_swept: Box<[u8]>,
+}
+
+/// Figures as of the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    /// Bytes of the statistics file, once it was written.
+    pub statistics_len: AtomicU64,
+    /// Bytes of garbage over its bound.
+    pub garbage_over: AtomicU64,
 }
 
 /// Whether the log is longer than the memory that the system has for pages of files: then warm
@@ -139,6 +152,7 @@ pub(crate) struct Tiers {
     pub order: OrderIndex,
     pub versions: VersionTable,
     pub moments: Moments,
+    pub pins: Pins,
     pub changes: Changes,
     pub segments: ArcSwap<SegmentTable>,
     pub cold: ArcSwap<ArchiveSet>,
@@ -148,6 +162,7 @@ pub(crate) struct Tiers {
     /// Allocated bytes of the log and of all files, as of the last roll or movement.
     pub warm_len: AtomicU64,
     pub disk_len: AtomicU64,
+    pub extra: Extra,
     pub pages: FilePages,
     /// Rises before index entries are removed, so that a miss can be told from a move.
     pub moves: AtomicU64,
@@ -166,6 +181,10 @@ pub(crate) struct Tiers {
     pub lock: Mutex<Option<Box<dyn Lock>>>,
     /// How the keys found at opening come into order. Before `append` in the order.
     pub unsorted: Mutex<Unsorted>,
+    /// What a program marked, and samples since. Taken before `append`, by nobody who holds it.
+    pub baseline: Mutex<Option<Baseline>>,
+    /// Held while the next journal segment is made. Before `append` in the order.
+    pub preparing: Mutex<()>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
     /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.

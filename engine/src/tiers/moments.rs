@@ -2,7 +2,6 @@
 //! Knows moments and how long they may last; knows nothing of the versions that they need.
 
 use std::collections::BTreeMap;
-use std::panic::Location as Site;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::ids::Seq;
+use crate::value::pins::Site;
 
 /// What holds a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +33,10 @@ pub(crate) struct Moment {
     /// After so many milliseconds it ends by itself; 0 for never.
     pub age_ms_max: u64,
     /// The place in the program that made it.
-    pub site: &'static Site<'static>,
+    pub site: Site,
     id: u64,
     expired: AtomicBool,
+    warned: AtomicBool,
 }
 
 impl Moment {
@@ -67,7 +68,7 @@ pub(crate) struct Holder {
     pub name: Option<String>,
     pub created_ms: u64,
     pub age_ms_max: u64,
-    pub site: &'static Site<'static>,
+    pub site: Site,
 }
 
 impl Moments {
@@ -76,9 +77,9 @@ impl Moments {
     pub(crate) fn hold(&self, seq: Seq, holder: Holder) -> Arc<Moment> {
         let Holder { kind, name, created_ms, age_ms_max, site } = holder;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let expired = AtomicBool::new(false);
+        let (expired, warned) = (AtomicBool::new(false), AtomicBool::new(false));
         let moment =
-            Arc::new(Moment { seq, kind, name, created_ms, age_ms_max, site, id, expired });
+            Arc::new(Moment { seq, kind, name, created_ms, age_ms_max, site, id, expired, warned });
         let mut held = self.held.lock();
         held.insert((seq, id), Arc::clone(&moment));
         self.note_newest(&held);
@@ -123,6 +124,14 @@ impl Moments {
 
     pub(crate) fn all(&self) -> Vec<Arc<Moment>> {
         self.held.lock().values().cloned().collect()
+    }
+
+    /// What was made before a time and was not handed out here yet.
+    pub(crate) fn take_old(&self, before_ms: u64) -> Vec<Arc<Moment>> {
+        let old = |moment: &Arc<Moment>| {
+            moment.created_ms <= before_ms && !moment.warned.swap(true, Ordering::Relaxed)
+        };
+        self.held.lock().values().filter(|moment| old(moment)).cloned().collect()
     }
 
     /// Ends moments that are older than they may be.

@@ -21,7 +21,8 @@ use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::order::Unsorted;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
-use crate::tiers::{Counters, FilePages, Maintenance, Tiers};
+use crate::tiers::{Counters, Extra, FilePages, Maintenance, Tiers};
+use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::os::{self, OsVfs};
@@ -47,6 +48,7 @@ impl Tiers {
 
     /// The same on a file system of the caller's choice.
     pub(crate) fn open_on(vfs: &dyn Vfs, path: &Path, options: Options) -> Result<Arc<Self>> {
+        let _span = tracing::debug_span!("open", path = %path.display()).entered();
         let mut opened = open_dir(vfs, path, &options)?;
         opened.remove_leftovers()?;
         let clock_ms = opened.manifest.read(|set| set.clock_ms);
@@ -94,14 +96,11 @@ impl Tiers {
 
     /// Recounts what the log and all files take on the device.
     pub(crate) fn measure_space(&self) {
-        let warm = {
-            let append = self.append.lock();
-            self.warm_allocated(&append)
-        };
+        self.note_space(&self.append.lock());
         let archives = self.cold.load();
         let cold: u64 = archives.entries().iter().map(|entry| entry.archive.file_len()).sum();
         let (manifest, _) = self.manifest.file_lens();
-        self.warm_len.store(warm, Ordering::Relaxed);
+        let warm = self.warm_len.load(Ordering::Relaxed);
         self.disk_len.store(warm + cold + manifest, Ordering::Relaxed);
         self.fit_memory();
         self.ask_for_pages();
@@ -142,15 +141,11 @@ fn assemble(
 ) -> Result<Arc<Tiers>> {
     let Opened { dir, archive_dir, lock, manifest, facts, report } = opened;
     let Recovered { index, writer, mut table, accounts, cold, image } = recovered;
-    let journal_at = manifest.read(|set| set.journal_at);
-    let last = Seq(journal_at.0.saturating_sub(1));
+    let last = Seq(manifest.read(|set| set.journal_at).0.saturating_sub(1));
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
     let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
     let append = Append::new(writer, active, table, accounts, last);
-    let keyspaces = Keyspaces::default();
-    manifest.read(|set| {
-        set.keyspaces.values().for_each(|facts| keyspaces.insert(KeyspaceState::of(facts)));
-    });
+    let keyspaces = keyspaces_of(&manifest);
     let segments = ArcSwap::from_pointee(append.table.clone());
     let unsorted = Unsorted::of(image, index.count());
     Ok(Arc::new(Tiers {
@@ -169,6 +164,7 @@ fn assemble(
         order: OrderIndex::default(),
         versions: VersionTable::default(),
         moments: Moments::default(),
+        pins: Pins::default(),
         changes: Changes::new(options.memory_budget),
         segments,
         cold: ArcSwap::from_pointee(cold),
@@ -177,6 +173,7 @@ fn assemble(
         visible: AtomicU64::new(last.0),
         warm_len: AtomicU64::new(0),
         disk_len: AtomicU64::new(0),
+        extra: Extra::default(),
         pages: FilePages::default(),
         moves: AtomicU64::new(0),
         closed: AtomicBool::new(false),
@@ -189,10 +186,20 @@ fn assemble(
         wanted: Condvar::new(),
         lock: Mutex::new(Some(lock)),
         unsorted: Mutex::new(unsorted),
+        baseline: Mutex::new(None),
+        preparing: Mutex::new(()),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,
     }))
+}
+
+fn keyspaces_of(manifest: &crate::manifest::log::ManifestLog) -> Keyspaces {
+    let keyspaces = Keyspaces::default();
+    manifest.read(|set| {
+        set.keyspaces.values().for_each(|facts| keyspaces.insert(KeyspaceState::of(facts)));
+    });
+    keyspaces
 }
 
 /// The journal segment that the open store appends to first.

@@ -1,6 +1,7 @@
 //! One key through the tiers: the hot copy, the log, the archives. Damage stops here.
 //! Knows how a miss is told from a move; knows nothing of who asks or of what it admits.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +14,7 @@ use crate::ids::{ArchiveId, Incarnation, Location, Seq};
 use crate::tiers::Tiers;
 use crate::tiers::tally::Answer;
 use crate::value::Value;
+use crate::value::pins::Site;
 use crate::warm::segment::Segment;
 use crate::warm::table::SegmentTable;
 use crate::warm::versions::OldPlace;
@@ -61,13 +63,25 @@ impl Hit {
         }
     }
 
-    /// The value; its body was checked.
+    /// The value, for as long as a call takes; its body was checked.
     pub(crate) fn value(&self, key: &[u8]) -> Value {
         match self {
             Self::Warm { segment, offset, header } => {
-                warm_value(segment, *offset, key, header.value_len as usize)
+                let owner: Arc<Segment> = Arc::clone(segment);
+                Value::mapped(owner, value_range(*offset, key.len(), header.value_len as usize))
             }
             Self::Cold(found) => found.value.clone(),
+        }
+    }
+
+    /// The value, for a program to keep: counted at the place that asked for it.
+    pub(crate) fn value_for(&self, key: &[u8], tiers: &Tiers, site: Site) -> Value {
+        match self {
+            Self::Warm { segment, offset, header } => {
+                let lens = (key.len(), header.value_len as usize);
+                tiers.value_for(segment, *offset, lens, site)
+            }
+            Self::Cold(found) => found.value.clone().counted(&tiers.pins, site),
         }
     }
 }
@@ -110,12 +124,13 @@ impl Seen<'_> {
     }
 
     /// The value, to be kept.
-    pub(crate) fn value(&self) -> Value {
+    pub(crate) fn value_for(&self, tiers: &Tiers, site: Site) -> Value {
         match self {
             Self::Warm { segment, offset, record } => {
-                warm_value(segment, *offset, record.key, record.value.len())
+                let lens = (record.key.len(), record.value.len());
+                tiers.value_for(segment, *offset, lens, site)
             }
-            Self::Cold(found) => found.value.clone(),
+            Self::Cold(found) => found.value.clone().counted(&tiers.pins, site),
         }
     }
 
@@ -127,14 +142,6 @@ impl Seen<'_> {
             Self::Cold(found) => Hit::Cold(found),
         }
     }
-}
-
-/// The value of a record of the log, without a copy.
-pub(crate) fn warm_value(segment: &Arc<Segment>, offset: u64, key: &[u8], len: usize) -> Value {
-    let at = offset + crate::format::record::RECORD_HEADER_LEN as u64;
-    let from = usize::try_from(at).unwrap_or(0) + key.len();
-    let owner: Arc<Segment> = Arc::clone(segment);
-    Value::mapped(owner, from..from + len)
 }
 
 /// What one look at the log said.
@@ -161,7 +168,27 @@ pub(crate) enum Old {
 /// its slot be filled again, between the look at the index and the look at the segment.
 const DAMAGE_SEEN_MIN: u32 = 3;
 
+/// Where the value of a record at `offset` lies in its file.
+fn value_range(offset: u64, key_len: usize, value_len: usize) -> Range<usize> {
+    let at = offset + crate::format::record::RECORD_HEADER_LEN as u64;
+    let from = usize::try_from(at).unwrap_or(0) + key_len;
+    from..from + value_len
+}
+
 impl Tiers {
+    /// The value of a record of the log, without a copy, counted at a place in the program. `lens`
+    /// are those of key and value.
+    pub(crate) fn value_for(
+        &self,
+        segment: &Arc<Segment>,
+        offset: u64,
+        lens: (usize, usize),
+        site: Site,
+    ) -> Value {
+        let range = value_range(offset, lens.0, lens.1);
+        Value::mapped(segment.pins.take(&self.pins, site), range)
+    }
+
     /// The newest version of a key, unless it is absent, deleted or expired. The hot tier is the
     /// caller's: it answers before this is asked.
     pub(crate) fn newest_hit(&self, key: &KeyRef<'_>) -> Result<Option<Hit>> {
@@ -202,6 +229,7 @@ impl Tiers {
                 Err(Error::Corrupt(damage)) => {
                     damaged += 1;
                     if damaged >= DAMAGE_SEEN_MIN {
+                        self.note_read_damage(&damage, key.hash.tag());
                         return Err(Error::Corrupt(damage));
                     }
                 }

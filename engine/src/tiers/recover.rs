@@ -23,7 +23,7 @@ use crate::tiers::image::{Image, Restored};
 use crate::tiers::rebuild::{Rebuilt, rebuild};
 use crate::vfs::clock::{SystemTime, TimeSource};
 use crate::vfs::lock::LockContent;
-use crate::vfs::{Dir, EntryKind, Lock, Vfs, os};
+use crate::vfs::{Dir, EntryKind, Lock, NEW_NAME, Vfs, os};
 use crate::warm::account::SegmentAccount;
 use crate::warm::index::point::{IndexWriter, PointIndex};
 use crate::warm::segment::Segment;
@@ -31,6 +31,13 @@ use crate::warm::table::SegmentTable;
 
 /// The name of the lock file.
 pub(crate) const LOCK_NAME: &str = "LOCK";
+/// Text for whoever looks on from outside; nothing of the store depends on it.
+pub(crate) const STATISTICS_NAME: &str = "STATISTICS";
+
+/// Whether a name belongs to the store though no manifest lists it.
+pub(crate) fn is_unlisted(name: &str) -> bool {
+    name == LOCK_NAME || name == STATISTICS_NAME || name == NEW_NAME || parse_name(name).is_some()
+}
 /// Largest file of dead bitmaps that opening reads.
 const BITS_LEN_MAX: u64 = 1 << 30;
 
@@ -77,10 +84,7 @@ pub(crate) fn open_dir(vfs: &dyn Vfs, path: &Path, options: &Options) -> Result<
 fn check_ours(dir: &dyn Dir) -> Result<bool> {
     let entries = dir.list().map_err(|error| Error::io("list directory", dir.path(), error))?;
     let generations = generations(dir)?;
-    let others: Vec<_> = entries
-        .iter()
-        .filter(|entry| entry.name != LOCK_NAME && parse_name(&entry.name).is_none())
-        .collect();
+    let others: Vec<_> = entries.iter().filter(|entry| !is_unlisted(&entry.name)).collect();
     match (generations.as_slice(), others.first()) {
         ([], None) => Ok(true),
         ([], Some(other)) => Err(Error::Foreign {
@@ -224,8 +228,7 @@ impl Opened {
         let entries = entries.map_err(|e| Error::io("list directory", self.dir.path(), e))?;
         self.report.foreign.clear();
         for entry in entries {
-            let ours = entry.name == LOCK_NAME
-                || parse_name(&entry.name).is_some()
+            let ours = is_unlisted(&entry.name)
                 || known.contains(&entry.name) && entry.kind == EntryKind::File;
             if !ours {
                 tracing::warn!(file = entry.name, "a file that is not the store's is left alone");

@@ -6,8 +6,9 @@ use crate::error::Result;
 use crate::format::record::RecordKind;
 use crate::ids::{Location, Seq};
 use crate::tiers::Tiers;
-use crate::tiers::read::{KeyRef, is_record_of, warm_value};
+use crate::tiers::read::{KeyRef, is_record_of};
 use crate::value::Value;
+use crate::value::pins::Site;
 use crate::warm::table::SegmentTable;
 
 /// What the log says of one key.
@@ -24,9 +25,10 @@ pub(crate) enum Told {
 }
 
 impl Tiers {
-    /// What these keys hold at `moment`, which was visible when this began. The index names the
+    /// What these keys hold at `moment`, which was visible when this began; values count for
+    /// `site`. The index names the
     /// newest records; one that is not newer than the moment held at the moment.
-    pub(crate) fn read_several(&self, keys: &[KeyRef<'_>], moment: Seq) -> Vec<Told> {
+    pub(crate) fn read_several(&self, keys: &[KeyRef<'_>], moment: Seq, site: Site) -> Vec<Told> {
         let moves = self.moves();
         let table = self.segments.load();
         let mut places: Vec<(usize, Location)> = Vec::with_capacity(keys.len() + 4);
@@ -40,7 +42,7 @@ impl Tiers {
         let mut all = vec![Told::Nothing; keys.len()];
         for (number, place) in places {
             let (Some(key), Some(told)) = (keys.get(number), all.get_mut(number)) else { continue };
-            match self.tell_one(&table, key, place, moment) {
+            match self.tell_one(&table, key, (place, moment), site) {
                 Ok(Told::Nothing) => {}
                 Ok(one) => *told = one,
                 Err(_) => *told = Told::Unsure,
@@ -60,8 +62,8 @@ impl Tiers {
         &self,
         table: &SegmentTable,
         key: &KeyRef<'_>,
-        place: Location,
-        moment: Seq,
+        (place, moment): (Location, Seq),
+        site: Site,
     ) -> Result<Told> {
         let Some(segment) = table.of(place) else { return Ok(Told::Unsure) };
         let offset = u64::from(place.offset);
@@ -77,6 +79,7 @@ impl Tiers {
             return Ok(Told::Absent);
         }
         segment.check_body(offset, &record)?;
-        Ok(Told::Value(warm_value(segment, offset, record.key, record.value.len())))
+        let value = (record.key.len(), record.value.len());
+        Ok(Told::Value(self.value_for(segment, offset, value, site)))
     }
 }

@@ -21,6 +21,7 @@ use crate::tiers::read::{Hit, KeyRef, Old};
 use crate::tiers::span::{Direction, Span, is_inside, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed, WarmRow};
 use crate::value::Value;
+use crate::value::pins::Site;
 use crate::warm::index::order::Tagged;
 
 /// Archived rows that one window takes at most.
@@ -55,16 +56,16 @@ impl Row<'_> {
         }
     }
 
-    pub(crate) fn to_pair(&self) -> Result<(Key, Value)> {
+    pub(crate) fn to_pair(&self, tiers: &Tiers, site: Site) -> Result<(Key, Value)> {
         match self {
             Self::Warm(row) => {
                 let (key, _) = row.pair()?;
                 let Placed { header, offset, .. } = row.place;
                 let segment = Arc::clone(row.segment);
                 let hit = Hit::Warm { segment, offset: u64::from(*offset), header: *header };
-                Ok((Key::from(key), hit.value(key)))
+                Ok((Key::from(key), hit.value_for(key, tiers, site)))
             }
-            Self::Cold(row) => Ok((row.key.clone(), row.value.clone())),
+            Self::Cold(row) => Ok((row.key.clone(), row.value.clone().counted(&tiers.pins, site))),
             Self::Damaged(error) => Err((*error).clone()),
         }
     }

@@ -31,6 +31,9 @@ use std::sync::Arc;
 
 use self::map::Map;
 
+/// Where the next content of a replaced file is written first.
+pub(crate) const NEW_NAME: &str = "NEW";
+
 /// What a directory entry is, without following links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
@@ -86,6 +89,14 @@ pub trait Dir: Send + Sync + Debug {
     fn list(&self) -> io::Result<Vec<Entry>>;
     /// Removes a name. Open files and maps of it live on.
     fn unlink(&self, name: &str) -> io::Result<()>;
+    /// Puts a file of this content (0600) in the place of `name`. Whoever opens it meanwhile finds
+    /// the old one or the new one, or, where names cannot be moved, none. Nothing is synced.
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        match self.unlink(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => self.create(name)?.write_all_at(content, 0),
+        }
+    }
     /// Makes creates and unlinks in this directory durable.
     fn sync(&self) -> io::Result<()>;
     /// Takes the exclusive lock file `name`, creating it when absent, and writes `content` into it.

@@ -20,7 +20,7 @@ use rustix::fs::{self as sys, AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::map::Map;
-use super::{Dir, Entry, EntryKind, File, Lock, Vfs};
+use super::{Dir, Entry, EntryKind, File, Lock, NEW_NAME, Vfs};
 
 /// Flags of every open of a file in a store: no link is followed, nothing blocks (a FIFO would),
 /// no child of the process inherits it.
@@ -161,6 +161,15 @@ impl Dir for OsDir {
     fn unlink(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
         Ok(sys::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        match self.unlink(NEW_NAME) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.create(NEW_NAME)?.write_all_at(content, 0)?,
+        }
+        check_name(name)?;
+        Ok(sys::renameat(&self.fd, NEW_NAME, &self.fd, name)?)
     }
 
     fn sync(&self) -> io::Result<()> {

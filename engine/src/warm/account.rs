@@ -1,6 +1,8 @@
 //! What the records of one segment amount to: live, tombstones, dead, by keyspace and deadline.
 //! Knows bytes and counts; knows nothing of where they are or why they died.
 
+use std::collections::BTreeMap;
+
 use crate::format::deadline::deadline_class_end;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
 use crate::format::trailer::TrailerEntry;
@@ -26,6 +28,8 @@ pub(crate) struct SegmentAccount {
     pub tombstone_count: u64,
     /// Bytes of dead records that a snapshot keeps.
     pub pinned_bytes: u64,
+    /// Damaged records that the index names, by offset: neither live nor dead.
+    damaged: BTreeMap<u32, Weight>,
     groups: Vec<Group>,
     last: usize,
 }
@@ -148,6 +152,30 @@ impl SegmentAccount {
         }
     }
 
+    /// The newest record of a key, at this offset, turned out to be damaged.
+    pub(crate) fn damage(&mut self, offset: u32, weight: &Weight) {
+        if !self.damaged.contains_key(&offset) {
+            self.kill(weight);
+            self.damaged.insert(offset, *weight);
+        }
+    }
+
+    /// The record at this offset was superseded or moved away; `kill` for damaged ones as well.
+    pub(crate) fn kill_at(&mut self, offset: u32, weight: &Weight) {
+        if self.damaged.remove(&offset).is_none() {
+            self.kill(weight);
+        }
+    }
+
+    /// Offsets of records that are known to be damaged.
+    pub(crate) fn damaged_offsets(&self) -> impl Iterator<Item = u32> {
+        self.damaged.keys().copied()
+    }
+
+    pub(crate) fn damaged_bytes(&self) -> u64 {
+        self.damaged.values().map(|weight| weight.len).sum()
+    }
+
     /// All records of an incarnation are dead at once; returns their bytes and count.
     pub(crate) fn clear(&mut self, incarnation: Incarnation) -> (u64, u64) {
         let mut cleared = (0, 0);
@@ -158,6 +186,7 @@ impl SegmentAccount {
             group.incarnation != incarnation
         });
         self.last = 0;
+        self.damaged.retain(|_, weight| weight.incarnation != incarnation);
         cleared
     }
 
@@ -189,7 +218,8 @@ impl SegmentAccount {
     }
 
     pub(crate) fn dead_bytes(&self) -> u64 {
-        self.record_bytes.saturating_sub(self.live_bytes() + self.tombstone_bytes)
+        let others = self.live_bytes() + self.tombstone_bytes + self.damaged_bytes();
+        self.record_bytes.saturating_sub(others)
     }
 }
 
@@ -221,5 +251,21 @@ mod tests {
         let told = |bytes| SegmentAccount::told(1000, bytes, (48, 1), group.clone());
         assert_eq!(told(236).map(|told| told.dead_bytes()), Some(138));
         assert!(told(97).is_none());
+    }
+
+    #[test]
+    fn a_damaged_record_is_neither_live_nor_dead_until_it_is_superseded() {
+        let mut account = SegmentAccount::new(1000);
+        account.add(&weight(1, 0, 100));
+        account.add(&weight(2, 0, 40));
+        account.damage(64, &weight(1, 0, 100));
+        account.damage(64, &weight(1, 0, 100));
+        let sums = |a: &SegmentAccount| [a.live_bytes(), a.damaged_bytes(), a.dead_bytes()];
+        assert_eq!(sums(&account), [40, 100, 0]);
+        account.kill_at(64, &weight(1, 0, 100));
+        assert_eq!(sums(&account), [40, 0, 100]);
+        account.damage(164, &weight(2, 0, 40));
+        account.clear(Incarnation(2));
+        assert_eq!(sums(&account), [0, 0, 140]);
     }
 }

@@ -2,7 +2,7 @@
 //! Knows bytes and offsets; knows nothing of the index, of liveness, or of why it is cleaned.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::canary::{Canary, planted};
@@ -17,6 +17,7 @@ use crate::format::trailer::{TrailerEntry, TrailerReader};
 use crate::ids::{Incarnation, SegmentId, Slot};
 use crate::manifest::SealedFacts;
 use crate::value::Bytes;
+use crate::value::pins::{FilePins, Pin, Pins, Site};
 use crate::vfs::map::Map;
 use crate::vfs::{Dir, File};
 
@@ -41,6 +42,10 @@ pub(crate) struct Segment {
     begun: Begun,
     pub file: Arc<dyn File>,
     pub map: Arc<Map>,
+    /// The values that programs hold of it.
+    pub pins: FilePins,
+    /// The keys of its records were looked up in the archives.
+    pub resolved: AtomicBool,
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
     /// One bit for each 4 KiB in which a long record starts: its body was checked.
     checked: Vec<AtomicU64>,
@@ -65,7 +70,9 @@ impl Segment {
             nonce: header.nonce,
             begun: Begun::bound(header.nonce),
             file,
+            pins: FilePins::new(header.id.to_string(), Arc::clone(&map)),
             map,
+            resolved: AtomicBool::new(false),
             sealed: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
             superseded: OnceLock::new(),
@@ -223,6 +230,12 @@ impl Segment {
         let found = self.trailer().ok()?.find(tag).ok()?;
         found.into_iter().find(|entry| entry.offset == offset)
     }
+
+    /// The same when even the tag is unknown. Reads the whole trailer.
+    pub(crate) fn witness_at(&self, offset: u32) -> Option<TrailerEntry> {
+        let trailer = self.trailer().ok()?;
+        trailer.entries().filter_map(Result::ok).find(|entry| entry.offset == offset)
+    }
 }
 
 /// Word and bit of the mark of a record at `offset`.
@@ -234,6 +247,10 @@ fn mark_of(offset: u64, words: usize) -> (usize, u64) {
 impl Bytes for Segment {
     fn bytes(&self, range: Range<usize>) -> &[u8] {
         self.map.slice(range).unwrap_or(&[])
+    }
+
+    fn pin(&self, pins: &Pins, site: Site) -> Option<Arc<Pin>> {
+        Some(self.pins.take(pins, site))
     }
 }
 
