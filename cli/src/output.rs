@@ -39,26 +39,13 @@ pub(crate) fn progress(total: u64, what: &'static str) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-/// The classes of an account, by name.
-pub(crate) fn classes(bytes: &FileBytes) -> [(&'static str, u64); 16] {
-    [
-        ("live", bytes.live),
-        ("dead", bytes.dead),
-        ("expired", bytes.expired),
-        ("tombstone", bytes.tombstone),
-        ("unresolved", bytes.unresolved),
-        ("damaged", bytes.damaged),
-        ("header", bytes.header),
-        ("trailer", bytes.trailer),
-        ("padding", bytes.padding),
-        ("reserved", bytes.reserved),
-        ("index", bytes.index),
-        ("filter", bytes.filter),
-        ("dictionary", bytes.dictionary),
-        ("manifest", bytes.manifest),
-        ("- saved", bytes.saved),
-        ("= length", bytes.len),
-    ]
+/// The classes of an account, as a table shows them.
+pub(crate) fn classes(bytes: &FileBytes) -> [(&'static str, u64); 17] {
+    bytes.classes().map(|(name, bytes)| match name {
+        "saved" => ("- saved", bytes),
+        "len" => ("= length", bytes),
+        _ => (name, bytes),
+    })
 }
 
 /// The ledger as a table.

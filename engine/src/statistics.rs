@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use crate::error::{Error, Result};
 use crate::leaks;
-use crate::ledger::FileBytes;
 use crate::ledger::leaks::LeakPolicy;
 use crate::stats::Stats;
 use crate::tiers::Tiers;
@@ -71,7 +70,7 @@ pub(crate) fn text(tiers: &Tiers) -> String {
     let ledger = tiers.ledger();
     for (tier, bytes) in [("warm", &ledger.warm), ("cold", &ledger.cold), ("other", &ledger.other)]
     {
-        for (class, bytes) in classes(bytes) {
+        for (class, bytes) in bytes.classes() {
             line(&format!("{tier}.{class}"), bytes);
         }
     }
@@ -95,29 +94,6 @@ pub(crate) fn text(tiers: &Tiers) -> String {
         let _ = writeln!(out, "handle {:?}", handle.to_string());
     }
     out
-}
-
-/// The classes of a file account by name.
-fn classes(bytes: &FileBytes) -> [(&'static str, u64); 17] {
-    [
-        ("live", bytes.live),
-        ("dead", bytes.dead),
-        ("expired", bytes.expired),
-        ("tombstone", bytes.tombstone),
-        ("unresolved", bytes.unresolved),
-        ("damaged", bytes.damaged),
-        ("header", bytes.header),
-        ("trailer", bytes.trailer),
-        ("padding", bytes.padding),
-        ("reserved", bytes.reserved),
-        ("saved", bytes.saved),
-        ("index", bytes.index),
-        ("filter", bytes.filter),
-        ("dictionary", bytes.dictionary),
-        ("manifest", bytes.manifest),
-        ("statistics", bytes.statistics),
-        ("len", bytes.len),
-    ]
 }
 
 /// Puts the text in the place of the statistics file, whole or not at all.

@@ -70,6 +70,30 @@ impl FileBytes {
             .saturating_sub(self.saved)
     }
 
+    /// Every class by its name, then what compression saved, then the length: the classes less the
+    /// former sum to the latter.
+    pub fn classes(&self) -> [(&'static str, u64); 17] {
+        [
+            ("live", self.live),
+            ("dead", self.dead),
+            ("expired", self.expired),
+            ("tombstone", self.tombstone),
+            ("unresolved", self.unresolved),
+            ("damaged", self.damaged),
+            ("header", self.header),
+            ("trailer", self.trailer),
+            ("padding", self.padding),
+            ("reserved", self.reserved),
+            ("index", self.index),
+            ("filter", self.filter),
+            ("dictionary", self.dictionary),
+            ("manifest", self.manifest),
+            ("statistics", self.statistics),
+            ("saved", self.saved),
+            ("len", self.len),
+        ]
+    }
+
     /// Adds another file's bytes, class by class.
     pub fn add(&mut self, other: &Self) {
         self.live += other.live;
