@@ -9,7 +9,9 @@
 //!
 //! A removed node stays and is walked over until a sweep has given each node that linked to it the
 //! neighbours of the removed one to choose from (as in Singh and others, "`FreshDiskANN`", arXiv
-//! 2105.09613, algorithm 4). The sweep goes a few nodes with each change; then slots are free.
+//! 2105.09613, algorithm 4). The sweep goes a few nodes with each change; then slots are free, and
+//! nobody links to them, not even a node that was removed while the sweep went on: a walk over it
+//! would end in an empty slot.
 //! The graph only says where to look: what it misses is missed, what it finds is judged elsewhere.
 #![expect(
     clippy::indexing_slicing,
@@ -44,8 +46,10 @@ enum State {
     In,
     /// It lost too many neighbours and waits to be linked anew. Nodes may link to it.
     Loose,
-    /// Removed. Nodes may link to it until the sweep has passed.
+    /// Removed. Nodes may link to it until a sweep that began later has passed.
     Dead,
+    /// Removed before the sweep began. What the sweep has passed does not link to it any more.
+    Leaving,
 }
 
 /// The graph. Slots are those of the arena.
@@ -142,6 +146,7 @@ impl Graph {
     pub(super) fn remove(&mut self, slot: Slot) -> bool {
         match self.states.get_mut(slot as usize) {
             None | Some(State::Out) => true,
+            Some(State::Dead | State::Leaving) => false,
             Some(state) => {
                 if *state == State::In {
                     self.nodes -= 1;

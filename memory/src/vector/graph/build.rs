@@ -78,7 +78,7 @@ impl Graph {
     }
 
     /// Links of a node on this level: those that it keeps, and more chosen from others. Left out is
-    /// what was removed, and what a removed node linked to before its slot was used again.
+    /// what was removed.
     pub(super) fn choose(
         &self,
         arena: &Arena,

@@ -56,12 +56,14 @@ impl Graph {
             if self.repair.dead.len() < DEAD_MIN.max(self.nodes / DEAD_PART) {
                 return swept;
             }
-            self.repair.sweeping = std::mem::take(&mut self.repair.dead);
-            self.repair.next = 0;
+            self.begin_sweep();
         }
         let end = (self.repair.next as usize + nodes).min(self.states.len());
         for slot in self.repair.next..end as Slot {
-            if self.states[slot as usize] == State::In && !self.repair_node(arena, slot, walker) {
+            let state = self.states[slot as usize];
+            if matches!(state, State::Loose | State::Dead) {
+                self.let_go(slot);
+            } else if state == State::In && !self.repair_node(arena, slot, walker) {
                 self.states[slot as usize] = State::Loose;
                 self.nodes -= 1;
                 swept.loose.push(slot);
@@ -72,6 +74,23 @@ impl Graph {
             self.finish_sweep(&mut swept);
         }
         swept
+    }
+
+    fn begin_sweep(&mut self) {
+        self.repair.sweeping = std::mem::take(&mut self.repair.dead);
+        self.repair.next = 0;
+        for slot in &self.repair.sweeping {
+            self.states[*slot as usize] = State::Leaving;
+        }
+    }
+
+    /// Ends the links of a node, which nobody will repair, to those who leave.
+    fn let_go(&mut self, slot: Slot) {
+        for level in 0..=self.level(slot) {
+            let mut links = self.links(slot, level).to_vec();
+            links.retain(|link| self.states[*link as usize] != State::Leaving);
+            self.set_links(slot, level, &links);
+        }
     }
 
     fn finish_sweep(&mut self, swept: &mut Swept) {
@@ -91,7 +110,8 @@ impl Graph {
     fn repair_node(&mut self, arena: &Arena, slot: Slot, walker: &mut Walker) -> bool {
         let mut enough = true;
         for level in 0..=self.level(slot) {
-            let is_dead = |slot: &Slot| self.states[*slot as usize] == State::Dead;
+            let is_dead =
+                |slot: &Slot| matches!(self.states[*slot as usize], State::Dead | State::Leaving);
             let links = self.links(slot, level);
             let before = links.len();
             if !links.iter().any(is_dead) {
