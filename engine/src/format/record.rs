@@ -71,8 +71,14 @@ pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u3
     hasher.finalize()
 }
 
+/// What the checksums of all bodies of an incarnation begin with.
+pub(crate) fn body_begun(incarnation: Incarnation) -> Begun {
+    Begun::plain(incarnation.0.to_le_bytes())
+}
+
 impl RecordHeader {
     /// Bytes of the whole record.
+    #[inline]
     pub(crate) fn encoded_len(&self) -> u64 {
         encoded_len(usize::from(self.key_len), self.value_len as usize)
     }
@@ -112,7 +118,7 @@ impl RecordHeader {
             return Err(FieldError::new("record header", bytes.len(), RECORD_HEADER_LEN));
         };
         let crc = u32::from_le_bytes(*crc);
-        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 8 }>(offset, summed);
+        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 12 }>(offset, summed);
         if crc != expected {
             return Err(wrong_crc("header checksum", crc, expected));
         }
@@ -224,7 +230,17 @@ impl<'a> Record<'a> {
     /// The same, where any checksum was begun before.
     #[inline]
     pub(crate) fn check_body_in(&self, begun: &Begun) -> Decoded<()> {
-        let found = begun.plain(self.header.incarnation.0.to_le_bytes(), self.body);
+        self.compare(begun.anew(self.header.incarnation.0.to_le_bytes(), self.body))
+    }
+
+    /// The same, where the checksum was begun by [`body_begun`] for the record's incarnation.
+    #[inline]
+    pub(crate) fn check_body_begun(&self, begun: &Begun) -> Decoded<()> {
+        self.compare(begun.ended(self.body))
+    }
+
+    #[inline]
+    fn compare(&self, found: u32) -> Decoded<()> {
         if found == self.header.body_crc {
             return Ok(());
         }
@@ -269,6 +285,7 @@ mod tests {
             prop_assert_eq!((record.key, record.value), (&key[..], &value[..]));
             prop_assert_eq!(peek_key(&bytes), Some((header.incarnation, &key[..])));
             prop_assert!(record.check_body().is_ok());
+            prop_assert!(record.check_body_begun(&body_begun(header.incarnation)).is_ok());
             prop_assert!(Record::decode(&bytes, nonce ^ 1, offset).is_err());
             prop_assert!(Record::decode(&bytes, nonce, offset ^ 8).is_err());
         }

@@ -1,13 +1,14 @@
 //! The fast way through a window of a walk: records that are hinted at, each looked at when it is
 //! asked for and not before. Knows hints and segments; whoever asks falls back when a hint fails.
 //!
-//! A hint holds while its record's mark is not set: a change that is visible to a walk marked the
-//! record that it superseded before it became visible.
+//! A hint holds while its record's mark is not set and its segment stands where it stood: a change
+//! that is visible to a walk marked the record that it superseded before it became visible. A place
+//! that the index told this walk holds without that, for the walk's moment was there before.
 
 use std::ops::{ControlFlow, Range};
 
 use crate::error::Result;
-use crate::format::record::{Record, RecordKind};
+use crate::format::record::{Record, RecordKind, body_begun};
 use crate::ids::Incarnation;
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
@@ -24,12 +25,16 @@ struct Hinted {
     offset: u32,
     segment: u32,
     tag: u32,
+    /// The index told the place, for this walk.
+    asked: bool,
 }
 
 impl Hinted {
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each row")]
+    #[inline(always)]
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
         let segment = looked.segments.get(self.segment as usize)?;
-        Some((segment, segment.record(u64::from(self.offset)).ok()?))
+        Some((segment, segment.named_record(u64::from(self.offset))?))
     }
 
     /// Whether the record shows a key at the moment; `None` when the index must tell.
@@ -42,14 +47,52 @@ impl Hinted {
         span: &Span,
     ) -> Option<bool> {
         let header = &record.header;
-        if held.may_be_superseded(u64::from(self.offset))
-            || header.seq > span.moment
-            || header.incarnation != span.incarnation
-            || tiers.seed.hash(span.incarnation, record.key).tag() != self.tag
+        if header.seq > span.moment
+            || (!self.asked && held.may_be_superseded(u64::from(self.offset)))
+            || (!span.values && !self.is_tagged(tiers, record))
         {
             return None;
         }
-        Some(header.kind != RecordKind::Tombstone && tiers.is_alive(header.deadline_ms))
+        Some(
+            header.incarnation == span.incarnation
+                && header.kind != RecordKind::Tombstone
+                && tiers.is_alive(header.deadline_ms),
+        )
+    }
+
+    /// Where the key alone is read, its hash is its checksum.
+    fn is_tagged(&self, tiers: &Tiers, record: &Record<'_>) -> bool {
+        tiers.seed.hash(record.header.incarnation, record.key).tag() == self.tag
+    }
+}
+
+/// What a window of a walk covers.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    /// Sort keys.
+    pub keys: Range<Vec<u8>>,
+    /// Its first leaf, in the walk's direction, may have keys in front of it: until one is inside.
+    pub opens: bool,
+    /// Its last leaf may have keys behind it.
+    pub is_cut: bool,
+}
+
+impl Window {
+    /// Whether a record of the next row lies inside. Only the ends are asked: rows are in order.
+    #[inline]
+    fn hold(&mut self, direction: Direction, record: &Record<'_>) -> bool {
+        if !self.opens && !self.is_cut {
+            return true;
+        }
+        let Bounds { low, high, .. } = Bounds::of(record.header.incarnation, &self.keys);
+        let above = |asked: bool| !asked || record.key >= low;
+        let below = |asked: bool| !asked || high.is_none_or(|high| record.key < high);
+        let inside = match direction {
+            Direction::Forward => above(self.opens) && below(self.is_cut),
+            Direction::Backward => below(self.opens) && above(self.is_cut),
+        };
+        self.opens &= !inside;
+        inside
     }
 }
 
@@ -59,9 +102,13 @@ pub(crate) struct Lane {
     rows: Vec<Hinted>,
     at: usize,
     direction: Direction,
-    window: Range<Vec<u8>>,
+    window: Window,
     /// Leaves that the next window takes: a walk that goes on gets longer ones.
     pub leaves: usize,
+    /// Tags whose hints did not hold when a window was to be taken.
+    pub dead: Vec<u32>,
+    /// What the index told of them.
+    pub asked: Vec<Tagged>,
 }
 
 /// What stands at one place of a lane.
@@ -77,7 +124,15 @@ pub(crate) enum Next {
 
 impl Lane {
     pub(crate) fn new(direction: Direction) -> Self {
-        Self { rows: Vec::new(), at: 0, direction, window: Vec::new()..Vec::new(), leaves: 1 }
+        Self {
+            rows: Vec::new(),
+            at: 0,
+            direction,
+            window: Window::default(),
+            leaves: 1,
+            dead: Vec::new(),
+            asked: Vec::new(),
+        }
     }
 
     /// Forgets what is left, and puts it back to the rest of the walk.
@@ -87,8 +142,9 @@ impl Lane {
         incarnation: Incarnation,
         rest: &mut Range<Vec<u8>>,
     ) {
-        let window = std::mem::take(&mut self.window);
+        let window = std::mem::take(&mut self.window).keys;
         let last = self.at.checked_sub(1).and_then(|at| self.rows.get(at)?.record(looked));
+        let last = last.filter(|(_, record)| record.header.incarnation == incarnation);
         let last = last.map(|(_, record)| sort_key(incarnation, record.key));
         // The rows at the ends of a window may lie outside.
         match (self.direction, last) {
@@ -109,37 +165,53 @@ impl Lane {
         self.leaves = 1;
     }
 
-    /// Takes a window whose tags all have hints, and asks for their records without waiting.
-    /// `false` when one has none: then nothing is taken.
-    pub(crate) fn take(
-        &mut self,
-        tiers: &Tiers,
-        tags: &[Tagged],
-        window: &Range<Vec<u8>>,
-        looked: &mut Looked,
-    ) -> bool {
+    /// Takes the rows of a window and asks for their records without waiting. `false` when hints
+    /// do not hold: those tags are `dead` then, and nothing is taken.
+    pub(crate) fn take(&mut self, tiers: &Tiers, tags: &[Tagged], looked: &mut Looked) -> bool {
         let table = tiers.segments.load();
         looked.segments.clear();
+        self.dead.clear();
         self.rows.clear();
         self.at = 0;
         self.rows.reserve(tags.len());
         for one in tags {
-            let Some((place, segment)) =
-                one.hint.place().and_then(|place| Some((place, table.of(place)?)))
-            else {
-                self.clear();
-                return false;
+            let found = one.hint.place().and_then(|place| Some((place, table.of(place)?)));
+            let found = found.filter(|(_, segment)| segment.entered() <= one.entered);
+            let Some((place, segment)) = found else {
+                self.dead.push(one.tag);
+                continue;
             };
-            segment.prefetch(u64::from(place.offset));
+            let offset = u64::from(place.offset);
+            let is_marked = segment.may_be_superseded(offset);
+            if is_marked && self.asked.iter().all(|asked| asked.hint != one.hint) {
+                self.dead.push(one.tag);
+                continue;
+            }
+            segment.prefetch(offset);
             let segment = looked.number_of(segment);
-            self.rows.push(Hinted { offset: place.offset, segment, tag: one.tag });
+            self.rows.push(Hinted {
+                offset: place.offset,
+                segment,
+                tag: one.tag,
+                asked: is_marked,
+            });
         }
         if self.direction == Direction::Backward {
             self.rows.reverse();
         }
-        self.leaves = (self.leaves * 2).min(LEAVES_MAX);
-        self.window.clone_from(window);
-        true
+        self.asked.clear();
+        if self.dead.is_empty() {
+            self.leaves = (self.leaves * 2).min(LEAVES_MAX);
+        } else {
+            self.clear();
+        }
+        self.dead.is_empty()
+    }
+
+    /// What the rows that were taken cover.
+    pub(crate) fn cover(&mut self, window: Window) -> &Range<Vec<u8>> {
+        self.window = window;
+        &self.window.keys
     }
 
     /// Hands the rows of the window to `each`, checked and without a copy, for as long as they hold
@@ -151,13 +223,13 @@ impl Lane {
         span: &Span,
         each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let bounds = Bounds::of(span.incarnation, &self.window);
+        let begun = body_begun(span.incarnation);
         for hinted in self.rows.get(self.at..).unwrap_or(&[]) {
             let Some((segment, record)) = hinted.record(looked) else { break };
             let Some(holds) = hinted.holds(tiers, segment, &record, span) else { break };
             self.at += 1;
-            if holds && bounds.hold(&record) {
-                segment.check_body(u64::from(hinted.offset), &record)?;
+            if holds && self.window.hold(self.direction, &record) {
+                segment.check_body_begun(u64::from(hinted.offset), &record, &begun)?;
                 if each(record.key, record.value).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -172,10 +244,10 @@ impl Lane {
         let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
         let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
         self.at += 1;
-        if !holds || !Bounds::of(span.incarnation, &self.window).hold(&record) {
+        if !holds || !self.window.hold(self.direction, &record) {
             return Next::Nothing;
         }
-        let Hinted { offset, segment, tag } = *hinted;
+        let Hinted { offset, segment, tag, .. } = *hinted;
         Next::Row(Placed { header: record.header, offset, segment, tag, named: true })
     }
 }

@@ -147,7 +147,7 @@ fn assemble(
     let append = Append::new(writer, active, table, accounts, last);
     let keyspaces = keyspaces_of(&manifest);
     let segments = ArcSwap::from_pointee(append.table.clone());
-    let unsorted = Unsorted::of(image, index.count());
+    let unsorted = Unsorted::of(image, index.count(), append.table.entered());
     Ok(Arc::new(Tiers {
         dir,
         archive_dir,

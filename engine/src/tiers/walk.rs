@@ -16,7 +16,8 @@ use crate::format::record::RecordKind;
 use crate::key::Key;
 use crate::tiers::Tiers;
 use crate::tiers::archived::{Archived, ArchivedRow};
-use crate::tiers::lane::{Lane, Next};
+use crate::tiers::lane::{Lane, Next, Window};
+use crate::tiers::order::IndexedKeys;
 use crate::tiers::read::{Hit, KeyRef, Old};
 use crate::tiers::span::{Direction, Span, is_inside, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed, WarmRow};
@@ -180,67 +181,83 @@ impl Walk {
 
     /// Takes the next window: by the lane where it may and can, else looks it up.
     fn fill(&mut self, tiers: &Tiers, span: &Span, by_lane: bool) -> Result<()> {
-        let mut tags = std::mem::take(&mut self.tags);
-        tags.clear();
-        let forward = self.direction == Direction::Forward;
-        let mut window = self.rest.clone();
-        if forward {
-            let leaves = if by_lane { self.lane.leaves } else { 1 };
-            if let Some(end) = tiers.order.tags_from(&window.start, leaves, &mut tags) {
-                window.end = window.end.min(end.into());
-            }
-        } else if let Some(start) = tiers.order.tags_before(Some(&window.end), &mut tags) {
-            window.start = window.start.max(start.into());
-        }
-        if std::mem::take(&mut self.begins) {
-            tags.extend(tiers.order.placeless());
-        }
         // What left the order for an archive left it after the archive was there to be seen.
-        if by_lane
-            && tiers.cold.load().entries().is_empty()
-            && self.lane.take(tiers, &tags, &window, &mut self.looked)
-        {
-            self.tags = tags;
-            self.pass(window);
-            return Ok(());
+        if by_lane {
+            let window = self.collect(tiers, self.lane.leaves);
+            if tiers.cold.load().entries().is_empty() && self.take_lane(tiers, window) {
+                return Ok(());
+            }
         }
-        self.look_tags(tiers, &tags, &Bounds::of(span.incarnation, &window));
-        self.tags = tags;
+        let mut window = self.collect(tiers, 1).keys;
+        self.begins = false;
+        self.look_tags(tiers, &Bounds::of(span.incarnation, &window));
         let set = tiers.cold.load();
         let told = self.tell_all(tiers, span)?;
         let mut cold = self.cold_rows(tiers, span, &set, &mut window)?;
         self.merge(told, &mut cold, &window);
-        self.pass(window);
-        Ok(())
-    }
-
-    /// The window is walked as far as the rest is concerned.
-    fn pass(&mut self, window: Range<Vec<u8>>) {
         match self.direction {
             Direction::Forward => self.rest.start = window.end,
             Direction::Backward => self.rest.end = window.start,
         }
+        Ok(())
     }
 
-    /// Looks up what the log holds of the keys that these tags mean, inside the bounds, in order.
-    fn look_tags(&mut self, tiers: &Tiers, tags: &[Tagged], bounds: &Bounds<'_>) {
-        let mut learned = Vec::new();
+    /// Collects the tags of so many leaves, and says what they cover of the rest.
+    fn collect(&mut self, tiers: &Tiers, leaves: usize) -> Window {
+        self.tags.clear();
+        let rest = &self.rest;
+        let (keys, is_cut) = match self.direction {
+            Direction::Forward => {
+                let end = tiers.order.tags_from(&rest.start, leaves, &mut self.tags);
+                let end = end.filter(|end| **end <= *rest.end);
+                let is_cut = end.is_none();
+                (rest.start.clone()..end.map_or_else(|| rest.end.clone(), Vec::from), is_cut)
+            }
+            Direction::Backward => {
+                let start = tiers.order.tags_before(Some(&rest.end), &mut self.tags);
+                let start = start.filter(|start| **start >= *rest.start);
+                let is_cut = start.is_none();
+                (start.map_or_else(|| rest.start.clone(), Vec::from)..rest.end.clone(), is_cut)
+            }
+        };
+        if self.begins {
+            self.tags.extend(tiers.order.placeless());
+        }
+        Window { keys, opens: true, is_cut }
+    }
+
+    /// Takes the window that was collected by the lane. Where hints are dead, the index is asked
+    /// once for all of them, and the order knows better from then on.
+    fn take_lane(&mut self, tiers: &Tiers, mut window: Window) -> bool {
+        if !self.lane.take(tiers, &self.tags, &mut self.looked) {
+            tiers.learn(&self.lane.dead, &mut self.lane.asked);
+            if self.lane.asked.len() < self.lane.dead.len() && tiers.versions.is_empty() {
+                let leaves = self.lane.leaves;
+                tiers.order.sweep_at(&window.keys.start, leaves, &IndexedKeys::new(tiers));
+            }
+            window = self.collect(tiers, self.lane.leaves);
+            if !self.lane.take(tiers, &self.tags, &mut self.looked) {
+                return false;
+            }
+        }
+        self.begins = false;
+        let keys = self.lane.cover(window);
+        match self.direction {
+            Direction::Forward => self.rest.start.clone_from(&keys.end),
+            Direction::Backward => self.rest.end.clone_from(&keys.start),
+        }
+        true
+    }
+
+    /// Looks up what the log holds of the keys that were collected, inside the bounds, in order.
+    fn look_tags(&mut self, tiers: &Tiers, bounds: &Bounds<'_>) {
         for seen in 1.. {
-            self.looked.segments.clear();
-            self.looked.found.clear();
-            self.looked.damage.clear();
-            learned.clear();
-            let stable =
-                tags.is_empty() || tiers.look_tagged(tags, bounds, &mut self.looked, &mut learned);
+            let stable = tiers.look_tagged(&self.tags, bounds, &mut self.looked);
             if stable && (self.looked.damage.is_empty() || seen >= DAMAGE_SEEN_MIN) {
                 break;
             }
         }
         self.looked.sort();
-        if let Some(first) = self.looked.found.first().filter(|_| !learned.is_empty()) {
-            let at = sort_key(bounds.incarnation, self.looked.key(first));
-            tiers.order.note_hints(&at, &learned);
-        }
     }
 
     /// What holds for each key at the moment, in the order of the direction.

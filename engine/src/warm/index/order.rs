@@ -40,6 +40,13 @@ pub(crate) trait KeySource {
 
     /// Loads what `each_key` will need for these tags into the cache.
     fn prefetch(&self, tags: &[u32]);
+
+    /// How many segments have entered their table.
+    fn entered(&self) -> u32;
+
+    /// Has a leaf drop the hints whose slots were used again; the others held when so many segments
+    /// had `entered`.
+    fn renew(&self, leaf: &mut Leaf, entered: u32);
 }
 
 #[derive(Debug, Default)]
@@ -76,12 +83,8 @@ struct Item {
 pub(crate) struct Tagged {
     pub tag: u32,
     pub hint: Hint,
-}
-
-impl Tagged {
-    fn of(entry: &LeafEntry) -> Self {
-        Self { tag: entry.tag, hint: entry.hint() }
-    }
+    /// The hint held when so many segments had entered their table, or later.
+    pub entered: u32,
 }
 
 /// Sort keys and tags, the keys side by side in one buffer.
@@ -89,9 +92,15 @@ impl Tagged {
 struct Items {
     arena: Vec<u8>,
     list: Vec<Item>,
+    /// The hints held when so many segments had entered their table, or later.
+    entered: u32,
 }
 
 impl Items {
+    fn new(entered: u32) -> Self {
+        Self { arena: Vec::new(), list: Vec::new(), entered }
+    }
+
     fn key(&self, item: &Item) -> &[u8] {
         self.arena.get(item.key.clone()).unwrap_or(&[])
     }
@@ -123,7 +132,7 @@ impl OrderIndex {
     /// Tags whose keys nobody knows: every walk looks at them.
     pub(crate) fn placeless(&self) -> Vec<Tagged> {
         let tags = self.placeless.lock();
-        tags.iter().map(|&tag| Tagged { tag, hint: Hint::NONE }).collect()
+        tags.iter().map(|&tag| Tagged { tag, hint: Hint::NONE, entered: 0 }).collect()
     }
 
     /// Keys that are not sorted in.
@@ -155,7 +164,7 @@ impl OrderIndex {
     pub(crate) fn merge(&self, source: &dyn KeySource) {
         let mut tree = self.tree.write();
         let tags = self.take_fresh();
-        let mut items = Items::default();
+        let mut items = Items::new(source.entered());
         for chunk in tags.chunks(32) {
             source.prefetch(chunk);
             for &tag in chunk {
@@ -204,6 +213,9 @@ impl OrderIndex {
             && let Some(leaf) = tree.leaves.get_mut(fence)
         {
             let before = leaf.charged_len();
+            if leaf.entered() != items.entered {
+                source.renew(leaf, items.entered);
+            }
             while let Some((item, others)) = rest.split_first() {
                 match try_insert(leaf, fence, items.key(item), item, source) {
                     Some(inserted) => {
@@ -234,7 +246,8 @@ impl OrderIndex {
     }
 
     fn put_leaf(&self, tree: &mut Tree, fence: &[u8], items: &Items, list: &[Item]) {
-        let leaf = Leaf::of(fence, list.iter().map(|item| (items.key(item), item.tag, item.hint)));
+        let keys = list.iter().map(|item| (items.key(item), item.tag, item.hint));
+        let leaf = Leaf::of(fence, items.entered, keys);
         self.recharge(0, leaf.charged_len() + fence.len() + LEAF_OVERHEAD);
         self.entry_count.fetch_add(leaf.entries().len() as u64, Ordering::Relaxed);
         tree.leaves.insert(fence.into(), leaf);
@@ -251,7 +264,7 @@ impl OrderIndex {
         (added, list): (&Items, &[Item]),
         source: &dyn KeySource,
     ) {
-        let mut all = Items::default();
+        let mut all = Items::new(added.entered);
         let inside = |key: &[u8]| key >= fence && next.is_none_or(|next| key < next);
         let mut last = fence.to_vec();
         source.prefetch(old);
@@ -337,7 +350,7 @@ impl OrderIndex {
                 old.extend(self.take_leaf(&mut tree, &follower));
                 end = tree.next_fence(&follower);
             }
-            let none = Items::default();
+            let none = Items::new(source.entered());
             self.rebuild(&mut tree, &fence, end.as_deref(), &old, (&none, &[]), source);
             let still_sparse =
                 tree.leaves.get(&fence).is_some_and(|leaf| leaf.entries().len() < SPARSE_LEN);
@@ -358,11 +371,11 @@ impl OrderIndex {
         let (fence, leaf) = tree.leaf_of(from)?;
         let first = leaf.lower(fence, from);
         tags.reserve(leaves * LEAF_LEN_MAX);
-        tags.extend(leaf.entries().iter().skip(first).map(Tagged::of));
+        tags.extend(tagged(leaf).skip(first));
         let mut others = tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
         let more = if tags.is_empty() { leaves } else { leaves - 1 };
         for (_, leaf) in others.by_ref().take(more) {
-            tags.extend(leaf.entries().iter().map(Tagged::of));
+            tags.extend(tagged(leaf));
         }
         others.next().map(|(next, _)| next.clone())
     }
@@ -379,7 +392,7 @@ impl OrderIndex {
         for (fence, leaf) in tree.leaves.range::<[u8], _>((Unbounded, bound)).rev() {
             let entries = leaf.entries();
             let end = to.map_or(entries.len(), |to| leaf.upper(fence, to));
-            tags.extend(entries.iter().take(end).map(Tagged::of));
+            tags.extend(tagged(leaf).take(end));
             if !tags.is_empty() {
                 return (!fence.is_empty()).then(|| fence.clone());
             }
@@ -389,17 +402,49 @@ impl OrderIndex {
 }
 
 impl OrderIndex {
-    /// Notes where the records of some tags of the leaf at `at` are now.
-    pub(crate) fn note_hints(&self, at: &[u8], seen: &[Tagged]) {
-        let tree = self.tree.read();
-        let Some((_, leaf)) = tree.leaf_of(at) else { return };
-        for one in seen {
-            let mut same = leaf.entries().iter().filter(|entry| entry.tag == one.tag);
-            if let (Some(entry), None) = (same.next(), same.next()) {
-                entry.set_hint(one.hint);
+    /// Notes where the records of some keys are: `each` hands sort keys, in order, with what holds
+    /// since so many segments had `entered`.
+    pub(crate) fn note_hints(
+        &self,
+        source: &dyn KeySource,
+        entered: u32,
+        each: impl FnOnce(&mut dyn FnMut(&[u8], u32, Hint)),
+    ) {
+        let mut tree = self.tree.write();
+        let mut at: Option<(Box<[u8]>, Option<Box<[u8]>>)> = None;
+        each(&mut |key, tag, hint| {
+            let is_here = |(fence, next): &(Box<[u8]>, Option<Box<[u8]>>)| {
+                **fence <= *key && next.as_deref().is_none_or(|next| key < next)
+            };
+            if !at.as_ref().is_some_and(is_here) {
+                at = Some(tree.around(key));
             }
-        }
+            let Some((fence, _)) = &at else { return };
+            let Some(leaf) = tree.leaves.get_mut(fence) else { return };
+            if leaf.entered() < entered {
+                source.renew(leaf, entered);
+            }
+            if leaf.entered() == entered {
+                leaf.note(fence, key, tag, hint);
+            }
+        });
     }
+
+    /// Drops what nobody knows any more from so many leaves, of which a key belongs to the first.
+    pub(crate) fn sweep_at(&self, key: &[u8], count: usize, source: &dyn KeySource) {
+        let fence: Box<[u8]> = match self.tree.read().leaf_of(key) {
+            Some((fence, _)) => fence.into(),
+            None => return,
+        };
+        self.sweep(&fence, count, source);
+    }
+}
+
+/// What a leaf says, in order.
+fn tagged(leaf: &Leaf) -> impl Iterator<Item = Tagged> {
+    let of =
+        |entry: &LeafEntry| Tagged { tag: entry.tag, hint: entry.hint, entered: leaf.entered() };
+    leaf.entries().iter().map(of)
 }
 
 impl Tree {
