@@ -20,6 +20,7 @@ use crate::tiers::rebuild::accounts_of;
 use crate::vfs::map::Map;
 use crate::vfs::{Dir, File, os};
 use crate::warm::account::{Group, SegmentAccount};
+use crate::warm::index::fence::Fence;
 use crate::warm::index::leaf::{Hint, Leaf, LeafEntry};
 use crate::warm::index::point::{IndexWriter, PointIndex};
 use crate::warm::index::table::{BUCKET_LEN, Table};
@@ -53,7 +54,7 @@ pub(crate) struct Restored {
 /// The order as an image keeps it.
 pub(crate) struct Order {
     /// Under their fences.
-    pub leaves: Vec<(Box<[u8]>, Leaf)>,
+    pub leaves: Vec<(Fence, Leaf)>,
     /// Tags that stand in no leaf.
     pub loose: Vec<u32>,
 }
@@ -209,7 +210,7 @@ impl Image {
         if !self.tables.ordered {
             return Ok(None);
         }
-        let mut leaves: Vec<(Box<[u8]>, Leaf)> = Vec::new();
+        let mut leaves: Vec<(Fence, Leaf)> = Vec::new();
         for part in self.parts(PartKind::Leaves) {
             let mut fields = Fields::new(self.bytes(part)?);
             for _ in 0..part.count {

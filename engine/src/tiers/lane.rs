@@ -16,6 +16,8 @@ use crate::tiers::window::{Bounds, Looked, Placed};
 use crate::warm::index::order::Tagged;
 use crate::warm::segment::Segment;
 
+/// Rows whose records are asked for ahead of the one that is looked at.
+const AHEAD: usize = 8;
 /// Leaves that one window takes at most.
 const LEAVES_MAX: usize = 4;
 
@@ -35,6 +37,14 @@ impl Hinted {
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
         let segment = looked.segments.get(self.segment as usize)?;
         Some((segment, segment.named_record(u64::from(self.offset))?))
+    }
+
+    /// Asks for the record without waiting.
+    #[inline]
+    fn prefetch(&self, looked: &Looked) {
+        if let Some(segment) = looked.segments.get(self.segment as usize) {
+            segment.prefetch(u64::from(self.offset));
+        }
     }
 
     /// Whether the record shows a key at the moment; `None` when the index must tell.
@@ -165,8 +175,8 @@ impl Lane {
         self.leaves = 1;
     }
 
-    /// Takes the rows of a window and asks for their records without waiting. `false` when hints
-    /// do not hold: those tags are `dead` then, and nothing is taken.
+    /// Takes the rows of a window and asks for the first records without waiting. `false` when
+    /// hints do not hold: those tags are `dead` then, and nothing is taken.
     pub(crate) fn take(&mut self, tiers: &Tiers, tags: &[Tagged], looked: &mut Looked) -> bool {
         let table = tiers.segments.load();
         looked.segments.clear();
@@ -187,7 +197,6 @@ impl Lane {
                 self.dead.push(one.tag);
                 continue;
             }
-            segment.prefetch(offset);
             let segment = looked.number_of(segment);
             self.rows.push(Hinted {
                 offset: place.offset,
@@ -201,17 +210,17 @@ impl Lane {
         }
         self.asked.clear();
         if self.dead.is_empty() {
-            self.leaves = (self.leaves * 2).min(LEAVES_MAX);
+            self.rows.iter().take(AHEAD).for_each(|hinted| hinted.prefetch(looked));
+            self.leaves = if self.leaves == 1 { LEAVES_MAX - 1 } else { LEAVES_MAX };
         } else {
             self.clear();
         }
         self.dead.is_empty()
     }
 
-    /// What the rows that were taken cover.
-    pub(crate) fn cover(&mut self, window: Window) -> &Range<Vec<u8>> {
-        self.window = window;
-        &self.window.keys
+    /// Tells what the rows that were taken cover, and gives the window before back.
+    pub(crate) fn cover(&mut self, window: Window) -> Window {
+        std::mem::replace(&mut self.window, window)
     }
 
     /// Hands the rows of the window to `each`, checked and without a copy, for as long as they hold
@@ -225,6 +234,9 @@ impl Lane {
     ) -> Result<ControlFlow<()>> {
         let begun = body_begun(span.incarnation);
         for hinted in self.rows.get(self.at..).unwrap_or(&[]) {
+            if let Some(later) = self.rows.get(self.at + AHEAD) {
+                later.prefetch(looked);
+            }
             let Some((segment, record)) = hinted.record(looked) else { break };
             let Some(holds) = hinted.holds(tiers, segment, &record, span) else { break };
             self.at += 1;
@@ -241,6 +253,9 @@ impl Lane {
     /// The next place.
     pub(crate) fn next(&mut self, tiers: &Tiers, looked: &Looked, span: &Span) -> Next {
         let Some(hinted) = self.rows.get(self.at) else { return Next::End };
+        if let Some(later) = self.rows.get(self.at + AHEAD) {
+            later.prefetch(looked);
+        }
         let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
         let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
         self.at += 1;

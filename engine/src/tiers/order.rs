@@ -10,6 +10,7 @@ use crate::ids::{Incarnation, Location};
 use crate::tiers::Tiers;
 use crate::tiers::image::{Image, Order};
 use crate::tiers::moments::{Holder, Moment};
+use crate::warm::index::fence::Fence;
 use crate::warm::index::leaf::{Hint, Leaf};
 use crate::warm::index::order::{EachKey, KeySource, MERGE_PIECE};
 
@@ -222,7 +223,7 @@ impl Tiers {
     }
 
     /// Rewrites leaves while the order holds many more keys than the index.
-    pub(crate) fn sweep_order(&self, from: &mut Box<[u8]>) -> bool {
+    pub(crate) fn sweep_order(&self, from: &mut Fence) -> bool {
         let entries = self.order.entry_count();
         if from.is_empty() && entries < 4096 + self.index.count() * 3 / 2 {
             return false;

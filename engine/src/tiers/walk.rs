@@ -104,8 +104,9 @@ pub(crate) struct Walk {
     rest: Range<Vec<u8>>,
     /// Nothing was looked up yet.
     begins: bool,
-    /// Tags of the window; kept for its memory.
+    /// Tags of the window, and a window; kept for their memory.
     tags: Vec<Tagged>,
+    spare: Window,
     looked: Looked,
     rows: VecDeque<Kept>,
     /// The row that was given last.
@@ -121,6 +122,7 @@ impl Walk {
             rest: span.keys.clone(),
             begins: true,
             tags: Vec::new(),
+            spare: Window::default(),
             looked: Looked::default(),
             rows: VecDeque::new(),
             given: None,
@@ -181,12 +183,8 @@ impl Walk {
 
     /// Takes the next window: by the lane where it may and can, else looks it up.
     fn fill(&mut self, tiers: &Tiers, span: &Span, by_lane: bool) -> Result<()> {
-        // What left the order for an archive left it after the archive was there to be seen.
-        if by_lane {
-            let window = self.collect(tiers, self.lane.leaves);
-            if tiers.cold.load().entries().is_empty() && self.take_lane(tiers, window) {
-                return Ok(());
-            }
+        if by_lane && self.take_lane(tiers) {
+            return Ok(());
         }
         let mut window = self.collect(tiers, 1).keys;
         self.begins = false;
@@ -205,48 +203,62 @@ impl Walk {
     /// Collects the tags of so many leaves, and says what they cover of the rest.
     fn collect(&mut self, tiers: &Tiers, leaves: usize) -> Window {
         self.tags.clear();
-        let rest = &self.rest;
-        let (keys, is_cut) = match self.direction {
-            Direction::Forward => {
-                let end = tiers.order.tags_from(&rest.start, leaves, &mut self.tags);
-                let end = end.filter(|end| **end <= *rest.end);
-                let is_cut = end.is_none();
-                (rest.start.clone()..end.map_or_else(|| rest.end.clone(), Vec::from), is_cut)
-            }
-            Direction::Backward => {
-                let start = tiers.order.tags_before(Some(&rest.end), &mut self.tags);
-                let start = start.filter(|start| **start >= *rest.start);
-                let is_cut = start.is_none();
-                (start.map_or_else(|| rest.start.clone(), Vec::from)..rest.end.clone(), is_cut)
-            }
+        let (rest, mut window) = (&self.rest, std::mem::take(&mut self.spare));
+        let (start, end) = (&mut window.keys.start, &mut window.keys.end);
+        start.clone_from(&rest.start);
+        end.clone_from(&rest.end);
+        let fence = match self.direction {
+            Direction::Forward => tiers.order.tags_from(&rest.start, leaves, &mut self.tags),
+            Direction::Backward => tiers.order.tags_before(&rest.end, &mut self.tags),
         };
+        let fence = fence.filter(|fence| (&*rest.start..=&*rest.end).contains(&&**fence));
+        window.is_cut = fence.is_none();
+        window.opens = true;
+        if let Some(fence) = fence {
+            let bound = if self.direction == Direction::Forward { end } else { start };
+            bound.clear();
+            bound.extend_from_slice(&fence);
+        }
         if self.begins {
             self.tags.extend(tiers.order.placeless());
         }
-        Window { keys, opens: true, is_cut }
+        window
     }
 
-    /// Takes the window that was collected by the lane. Where hints are dead, the index is asked
+    /// Takes the next window by the lane, where that can. Where hints are dead, the index is asked
     /// once for all of them, and the order knows better from then on.
-    fn take_lane(&mut self, tiers: &Tiers, mut window: Window) -> bool {
-        if !self.lane.take(tiers, &self.tags, &mut self.looked) {
-            tiers.learn(&self.lane.dead, &mut self.lane.asked);
-            if self.lane.asked.len() < self.lane.dead.len() && tiers.versions.is_empty() {
-                let leaves = self.lane.leaves;
-                tiers.order.sweep_at(&window.keys.start, leaves, &IndexedKeys::new(tiers));
+    fn take_lane(&mut self, tiers: &Tiers) -> bool {
+        for is_first in [true, false] {
+            let window = self.collect(tiers, self.lane.leaves);
+            // What left the order for an archive left it after the archive was there to be seen.
+            let may = tiers.cold.load().entries().is_empty();
+            if may && self.lane.take(tiers, &self.tags, &mut self.looked) {
+                self.begins = false;
+                match self.direction {
+                    Direction::Forward => self.rest.start.clone_from(&window.keys.end),
+                    Direction::Backward => self.rest.end.clone_from(&window.keys.start),
+                }
+                self.spare = self.lane.cover(window);
+                return true;
             }
-            window = self.collect(tiers, self.lane.leaves);
-            if !self.lane.take(tiers, &self.tags, &mut self.looked) {
-                return false;
+            if may && is_first {
+                self.revive(tiers, &window);
+            }
+            self.spare = window;
+            if !may {
+                break;
             }
         }
-        self.begins = false;
-        let keys = self.lane.cover(window);
-        match self.direction {
-            Direction::Forward => self.rest.start.clone_from(&keys.end),
-            Direction::Backward => self.rest.end.clone_from(&keys.start),
+        false
+    }
+
+    /// Asks the index for what the lane found dead; what nobody knows leaves the order.
+    fn revive(&mut self, tiers: &Tiers, window: &Window) {
+        tiers.learn(&self.lane.dead, &mut self.lane.asked);
+        if self.lane.asked.len() < self.lane.dead.len() && tiers.versions.is_empty() {
+            let source = IndexedKeys::new(tiers);
+            tiers.order.sweep_at(&window.keys.start, self.lane.leaves, &source);
         }
-        true
     }
 
     /// Looks up what the log holds of the keys that were collected, inside the bounds, in order.

@@ -8,14 +8,14 @@
 
 pub(crate) mod image;
 
-use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::warm::index::fence::Fence;
 use crate::warm::index::leaf::{Hint, LEAF_LEN_MAX, Leaf, LeafEntry, Place};
+use crate::warm::index::shelf::{At, Shelves};
 
 /// Tags that are sorted in for each time the tree is locked.
 pub(crate) const MERGE_PIECE: usize = 4096;
@@ -27,8 +27,8 @@ const APPEND_LEN: usize = 30;
 const FEW: usize = 4;
 /// A leaf with fewer keys is joined with the next when it is swept.
 const SPARSE_LEN: usize = LEAF_LEN_MAX / 4;
-/// What a leaf takes besides entries and fence: its place in the tree, and two allocations.
-const LEAF_OVERHEAD: usize = 104;
+/// What a leaf takes besides entries and a long fence: its place in the tree, and an allocation.
+const LEAF_OVERHEAD: usize = 118;
 
 /// Hears of the sort key of a record and of the place of the newest; of `None` for a damaged one.
 pub(crate) type EachKey<'e> = dyn FnMut(Option<(&[u8], Hint)>) + 'e;
@@ -65,7 +65,7 @@ pub(crate) struct OrderIndex {
 #[derive(Debug, Default)]
 struct Tree {
     /// By fence: no key of a leaf is below its fence, or at or above the next.
-    leaves: BTreeMap<Box<[u8]>, Leaf>,
+    leaves: Shelves<Leaf>,
 }
 
 /// A key that is being sorted in: where its sort key stands in the arena.
@@ -210,7 +210,7 @@ impl OrderIndex {
         let group = items.list.get(which).unwrap_or(&[]);
         let mut rest = group;
         if group.len() <= FEW
-            && let Some(leaf) = tree.leaves.get_mut(fence)
+            && let Some(leaf) = tree.leaf_mut(fence)
         {
             let before = leaf.charged_len();
             if leaf.entered() != items.entered {
@@ -239,8 +239,8 @@ impl OrderIndex {
     }
 
     fn take_leaf(&self, tree: &mut Tree, fence: &[u8]) -> Vec<u32> {
-        let Some((fence, leaf)) = tree.leaves.remove_entry(fence) else { return Vec::new() };
-        self.recharge(leaf.charged_len() + fence.len() + LEAF_OVERHEAD, 0);
+        let Some((fence, leaf)) = tree.leaves.remove(fence) else { return Vec::new() };
+        self.recharge(leaf.charged_len() + fence.charged_len() + LEAF_OVERHEAD, 0);
         self.entry_count.fetch_sub(leaf.entries().len() as u64, Ordering::Relaxed);
         leaf.entries().iter().map(|entry| entry.tag).collect()
     }
@@ -248,9 +248,10 @@ impl OrderIndex {
     fn put_leaf(&self, tree: &mut Tree, fence: &[u8], items: &Items, list: &[Item]) {
         let keys = list.iter().map(|item| (items.key(item), item.tag, item.hint));
         let leaf = Leaf::of(fence, items.entered, keys);
-        self.recharge(0, leaf.charged_len() + fence.len() + LEAF_OVERHEAD);
+        let fence = Fence::from(fence);
+        self.recharge(0, leaf.charged_len() + fence.charged_len() + LEAF_OVERHEAD);
         self.entry_count.fetch_add(leaf.entries().len() as u64, Ordering::Relaxed);
-        tree.leaves.insert(fence.into(), leaf);
+        tree.leaves.insert(fence, leaf);
     }
 
     /// Writes the keys between two fences anew: the old ones that the source still knows, and the
@@ -321,17 +322,11 @@ impl OrderIndex {
 
     /// Rewrites up to `count` leaves from `from` on that hold entries without a key, or few keys.
     /// Returns where to go on; `None` behind the last.
-    pub(crate) fn sweep(
-        &self,
-        from: &[u8],
-        count: usize,
-        source: &dyn KeySource,
-    ) -> Option<Box<[u8]>> {
+    pub(crate) fn sweep(&self, from: &[u8], count: usize, source: &dyn KeySource) -> Option<Fence> {
         let mut tree = self.tree.write();
-        let mut at: Option<Box<[u8]>> = Some(from.into());
+        let mut at: Option<Fence> = Some(from.into());
         for _ in 0..count {
-            let fence = tree.leaves.range::<[u8], _>((Included(&*at?), Unbounded)).next();
-            let (fence, leaf) = fence?;
+            let (fence, leaf) = tree.leaf_from(&at?)?;
             let fence = fence.clone();
             let stale = leaf.entries().iter().any(|entry| {
                 let mut known = false;
@@ -353,7 +348,7 @@ impl OrderIndex {
             let none = Items::new(source.entered());
             self.rebuild(&mut tree, &fence, end.as_deref(), &old, (&none, &[]), source);
             let still_sparse =
-                tree.leaves.get(&fence).is_some_and(|leaf| leaf.entries().len() < SPARSE_LEN);
+                tree.leaf_mut(&fence).is_some_and(|leaf| leaf.entries().len() < SPARSE_LEN);
             at = if still_sparse && end.is_some() { Some(fence) } else { end };
         }
         at
@@ -366,36 +361,33 @@ impl OrderIndex {
         from: &[u8],
         leaves: usize,
         tags: &mut Vec<Tagged>,
-    ) -> Option<Box<[u8]>> {
+    ) -> Option<Fence> {
         let tree = self.tree.read();
-        let (fence, leaf) = tree.leaf_of(from)?;
-        let first = leaf.lower(fence, from);
-        tags.reserve(leaves * LEAF_LEN_MAX);
-        tags.extend(tagged(leaf).skip(first));
-        let mut others = tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
-        let more = if tags.is_empty() { leaves } else { leaves - 1 };
-        for (_, leaf) in others.by_ref().take(more) {
-            tags.extend(tagged(leaf));
+        let mut at = tree.leaf_of(from);
+        let (fence, leaf) = tree.leaves.get(at?)?;
+        let (mut skip, mut left) = (leaf.lower(fence, from), leaves);
+        while let Some((_, leaf)) = at.filter(|_| left > 0).and_then(|at| tree.leaves.get(at)) {
+            tags.extend(tagged(leaf).skip(std::mem::take(&mut skip)));
+            at = at.and_then(|at| tree.leaves.after(at));
+            left -= usize::from(!tags.is_empty());
         }
-        others.next().map(|(next, _)| next.clone())
+        at.and_then(|at| tree.leaves.get(at)).map(|(next, _)| next.clone())
     }
 
-    /// Appends the tags of one leaf whose keys may be below `to` (`None`: all), in order. Returns
-    /// the leaf's fence, `None` when nothing comes before.
-    pub(crate) fn tags_before(
-        &self,
-        to: Option<&[u8]>,
-        tags: &mut Vec<Tagged>,
-    ) -> Option<Box<[u8]>> {
+    /// Appends the tags of one leaf whose keys may be below `to`, in order. Returns the leaf's
+    /// fence, `None` when nothing comes before.
+    pub(crate) fn tags_before(&self, to: &[u8], tags: &mut Vec<Tagged>) -> Option<Fence> {
         let tree = self.tree.read();
-        let bound = to.map_or(Unbounded, Excluded);
-        for (fence, leaf) in tree.leaves.range::<[u8], _>((Unbounded, bound)).rev() {
-            let entries = leaf.entries();
-            let end = to.map_or(entries.len(), |to| leaf.upper(fence, to));
-            tags.extend(tagged(leaf).take(end));
+        let mut at = tree.leaves.up_to(to);
+        while let Some((fence, leaf)) = at.and_then(|at| tree.leaves.get(at)) {
+            // A leaf that begins at the bound has no keys below it.
+            if **fence < *to {
+                tags.extend(tagged(leaf).take(leaf.upper(fence, to)));
+            }
             if !tags.is_empty() {
                 return (!fence.is_empty()).then(|| fence.clone());
             }
+            at = at.and_then(|at| tree.leaves.before(at));
         }
         None
     }
@@ -411,16 +403,16 @@ impl OrderIndex {
         each: impl FnOnce(&mut dyn FnMut(&[u8], u32, Hint)),
     ) {
         let mut tree = self.tree.write();
-        let mut at: Option<(Box<[u8]>, Option<Box<[u8]>>)> = None;
+        let mut at: Option<(Fence, Option<Fence>)> = None;
         each(&mut |key, tag, hint| {
-            let is_here = |(fence, next): &(Box<[u8]>, Option<Box<[u8]>>)| {
+            let is_here = |(fence, next): &(Fence, Option<Fence>)| {
                 **fence <= *key && next.as_deref().is_none_or(|next| key < next)
             };
             if !at.as_ref().is_some_and(is_here) {
                 at = Some(tree.around(key));
             }
             let Some((fence, _)) = &at else { return };
-            let Some(leaf) = tree.leaves.get_mut(fence) else { return };
+            let Some(leaf) = tree.leaf_mut(fence) else { return };
             if leaf.entered() < entered {
                 source.renew(leaf, entered);
             }
@@ -432,10 +424,7 @@ impl OrderIndex {
 
     /// Drops what nobody knows any more from so many leaves, of which a key belongs to the first.
     pub(crate) fn sweep_at(&self, key: &[u8], count: usize, source: &dyn KeySource) {
-        let fence: Box<[u8]> = match self.tree.read().leaf_of(key) {
-            Some((fence, _)) => fence.into(),
-            None => return,
-        };
+        let (fence, _) = self.tree.read().around(key);
         self.sweep(&fence, count, source);
     }
 }
@@ -449,21 +438,36 @@ fn tagged(leaf: &Leaf) -> impl Iterator<Item = Tagged> {
 
 impl Tree {
     /// The leaf that a key belongs to.
-    fn leaf_of(&self, key: &[u8]) -> Option<(&[u8], &Leaf)> {
-        let found = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
-        let (fence, leaf) = found.or_else(|| self.leaves.first_key_value())?;
-        Some((fence, leaf))
+    fn leaf_of(&self, key: &[u8]) -> Option<At> {
+        self.leaves.up_to(key).or_else(|| self.leaves.first())
     }
 
-    fn next_fence(&self, fence: &[u8]) -> Option<Box<[u8]>> {
-        let mut behind = self.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
-        behind.next().map(|(next, _)| next.clone())
+    fn leaf_mut(&mut self, fence: &[u8]) -> Option<&mut Leaf> {
+        let at = self.leaves.find(fence)?;
+        self.leaves.get_mut(at)
+    }
+
+    /// The first leaf whose fence is at or above this one.
+    fn leaf_from(&self, fence: &[u8]) -> Option<(&Fence, &Leaf)> {
+        let found = self.leaves.find(fence).or_else(|| self.after(fence));
+        self.leaves.get(found?)
+    }
+
+    /// The first leaf whose fence is above this one.
+    fn after(&self, fence: &[u8]) -> Option<At> {
+        let at = self.leaves.up_to(fence);
+        at.map_or_else(|| self.leaves.first(), |at| self.leaves.after(at))
+    }
+
+    fn next_fence(&self, fence: &[u8]) -> Option<Fence> {
+        let (next, _) = self.leaves.get(self.after(fence)?)?;
+        Some(next.clone())
     }
 
     /// The fence of the leaf that a key belongs to, and the next one.
-    fn around(&self, key: &[u8]) -> (Box<[u8]>, Option<Box<[u8]>>) {
-        let found = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
-        let fence = found.map_or_else(Box::default, |(fence, _)| fence.clone());
+    fn around(&self, key: &[u8]) -> (Fence, Option<Fence>) {
+        let found = self.leaves.up_to(key).and_then(|at| self.leaves.get(at));
+        let fence = found.map_or_else(Fence::default, |(fence, _)| fence.clone());
         let next = self.next_fence(&fence);
         (fence, next)
     }
