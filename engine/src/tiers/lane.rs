@@ -9,7 +9,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::error::Result;
 use crate::format::record::{Record, RecordKind, body_begun};
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, Seq};
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
@@ -18,6 +18,8 @@ use crate::warm::segment::Segment;
 
 /// Rows whose records are asked for ahead of the one that is looked at.
 const AHEAD: usize = 8;
+/// Rows that a window has room for from the start.
+pub(crate) const ROWS_AT_FIRST: usize = 80;
 /// Leaves that one window takes at most.
 const LEAVES_MAX: usize = 4;
 
@@ -25,24 +27,31 @@ const LEAVES_MAX: usize = 4;
 #[derive(Debug, Clone, Copy)]
 struct Hinted {
     offset: u32,
-    segment: u32,
     tag: u32,
+    segment: u16,
     /// The index told the place, for this walk.
     asked: bool,
 }
 
 impl Hinted {
-    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each row")]
-    #[inline(always)]
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
-        let segment = looked.segments.get(self.segment as usize)?;
+        let segment = looked.segments.get(usize::from(self.segment))?;
         Some((segment, segment.named_record(u64::from(self.offset))?))
+    }
+
+    /// What is wrong with the body, unless it is only long.
+    #[cold]
+    fn check_body(&self, looked: &Looked) -> Result<()> {
+        if let Some((segment, record)) = self.record(looked) {
+            segment.check_body(u64::from(self.offset), &record)?;
+        }
+        Ok(())
     }
 
     /// Asks for the record without waiting.
     #[inline]
     fn prefetch(&self, looked: &Looked) {
-        if let Some(segment) = looked.segments.get(self.segment as usize) {
+        if let Some(segment) = looked.segments.get(usize::from(self.segment)) {
             segment.prefetch(u64::from(self.offset));
         }
     }
@@ -57,9 +66,7 @@ impl Hinted {
         span: &Span,
     ) -> Option<bool> {
         let header = &record.header;
-        if header.seq > span.moment
-            || (!self.asked && held.may_be_superseded(u64::from(self.offset)))
-            || (!span.values && !self.is_tagged(tiers, record))
+        if self.is_late(held, header.seq, span) || (!span.values && !self.is_tagged(tiers, record))
         {
             return None;
         }
@@ -68,6 +75,12 @@ impl Hinted {
                 && header.kind != RecordKind::Tombstone
                 && tiers.is_alive(header.deadline_ms),
         )
+    }
+
+    /// Whether another version may hold at the moment.
+    #[inline]
+    fn is_late(&self, held: &Segment, seq: Seq, span: &Span) -> bool {
+        seq > span.moment || (!self.asked && held.may_be_superseded(u64::from(self.offset)))
     }
 
     /// Where the key alone is read, its hash is its checksum.
@@ -90,13 +103,13 @@ pub(crate) struct Window {
 impl Window {
     /// Whether a record of the next row lies inside. Only the ends are asked: rows are in order.
     #[inline]
-    fn hold(&mut self, direction: Direction, record: &Record<'_>) -> bool {
+    fn hold(&mut self, direction: Direction, span: &Span, key: &[u8]) -> bool {
         if !self.opens && !self.is_cut {
             return true;
         }
-        let Bounds { low, high, .. } = Bounds::of(record.header.incarnation, &self.keys);
-        let above = |asked: bool| !asked || record.key >= low;
-        let below = |asked: bool| !asked || high.is_none_or(|high| record.key < high);
+        let Bounds { low, high, .. } = Bounds::of(span.incarnation, &self.keys);
+        let above = |asked: bool| !asked || key >= low;
+        let below = |asked: bool| !asked || high.is_none_or(|high| key < high);
         let inside = match direction {
             Direction::Forward => above(self.opens) && below(self.is_cut),
             Direction::Backward => below(self.opens) && above(self.is_cut),
@@ -183,7 +196,7 @@ impl Lane {
         self.dead.clear();
         self.rows.clear();
         self.at = 0;
-        self.rows.reserve(tags.len());
+        self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
         for one in tags {
             let found = one.hint.place().and_then(|place| Some((place, table.of(place)?)));
             let found = found.filter(|(_, segment)| segment.entered() <= one.entered);
@@ -197,7 +210,7 @@ impl Lane {
                 self.dead.push(one.tag);
                 continue;
             }
-            let segment = looked.number_of(segment);
+            let segment = u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX);
             self.rows.push(Hinted {
                 offset: place.offset,
                 segment,
@@ -237,12 +250,21 @@ impl Lane {
             if let Some(later) = self.rows.get(self.at + AHEAD) {
                 later.prefetch(looked);
             }
-            let Some((segment, record)) = hinted.record(looked) else { break };
-            let Some(holds) = hinted.holds(tiers, segment, &record, span) else { break };
+            let Some(segment) = looked.segments.get(usize::from(hinted.segment)) else { break };
+            let Some(shown) = segment.shown(u64::from(hinted.offset)) else { break };
+            if hinted.is_late(segment, shown.seq, span) {
+                break;
+            }
             self.at += 1;
-            if holds && self.window.hold(self.direction, &record) {
-                segment.check_body_begun(u64::from(hinted.offset), &record, &begun)?;
-                if each(record.key, record.value).is_break() {
+            let holds = shown.incarnation == span.incarnation
+                && shown.is_put
+                && tiers.is_alive(shown.deadline_ms);
+            let (key, value) = shown.pair();
+            if holds && self.window.hold(self.direction, span, key) {
+                if !segment.is_sound(&shown, &begun) {
+                    hinted.check_body(looked)?;
+                }
+                if each(key, value).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -259,10 +281,11 @@ impl Lane {
         let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
         let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
         self.at += 1;
-        if !holds || !self.window.hold(self.direction, &record) {
+        if !holds || !self.window.hold(self.direction, span, record.key) {
             return Next::Nothing;
         }
         let Hinted { offset, segment, tag, .. } = *hinted;
+        let segment = segment.into();
         Next::Row(Placed { header: record.header, offset, segment, tag, named: true })
     }
 }

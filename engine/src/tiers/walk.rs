@@ -16,7 +16,7 @@ use crate::format::record::RecordKind;
 use crate::key::Key;
 use crate::tiers::Tiers;
 use crate::tiers::archived::{Archived, ArchivedRow};
-use crate::tiers::lane::{Lane, Next, Window};
+use crate::tiers::lane::{Lane, Next, ROWS_AT_FIRST, Window};
 use crate::tiers::order::IndexedKeys;
 use crate::tiers::read::{Hit, KeyRef, Old};
 use crate::tiers::span::{Direction, Span, is_inside, sort_key};
@@ -203,6 +203,7 @@ impl Walk {
     /// Collects the tags of so many leaves, and says what they cover of the rest.
     fn collect(&mut self, tiers: &Tiers, leaves: usize) -> Window {
         self.tags.clear();
+        self.tags.reserve(ROWS_AT_FIRST);
         let (rest, mut window) = (&self.rest, std::mem::take(&mut self.spare));
         let (start, end) = (&mut window.keys.start, &mut window.keys.end);
         start.clone_from(&rest.start);

@@ -95,6 +95,9 @@ impl Looked {
     fn search_number_of(&mut self, segment: &Arc<Segment>) -> u32 {
         let known = self.segments.iter().rposition(|known| Arc::ptr_eq(known, segment));
         let number = known.unwrap_or_else(|| {
+            if self.segments.is_empty() {
+                self.segments.reserve(NUMBERS);
+            }
             self.segments.push(Arc::clone(segment));
             self.segments.len() - 1
         });

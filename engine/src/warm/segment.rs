@@ -9,7 +9,7 @@ use crate::canary::{Canary, planted};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::{Begun, crc};
 use crate::format::cursor::FieldError;
-use crate::format::record::{Record, RecordHeader, peek_key};
+use crate::format::record::{RECORD_HEADER_LEN, Record, RecordHeader, Shown, peek_key};
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };
@@ -169,6 +169,15 @@ impl Segment {
         Record::decode_in(bytes, &self.begun, offset).ok()
     }
 
+    /// What a walk shows of the record at a place that the index named; `None` where
+    /// [`Segment::named_record`] must tell.
+    #[expect(clippy::inline_always, reason = "once a row of a walk")]
+    #[inline(always)]
+    pub(crate) fn shown(&self, offset: u64) -> Option<Shown<'_>> {
+        let bytes = self.map.slice_from(usize::try_from(offset).ok()?)?;
+        Shown::decode_in(bytes, &self.begun, offset)
+    }
+
     /// Incarnation and key of the record there, unchecked, as [`peek_key`] tells them.
     pub(crate) fn peek_key(&self, offset: u64) -> Option<(Incarnation, &[u8])> {
         peek_key(self.bytes_at(offset, self.records_end().checked_sub(offset)?)?)
@@ -203,18 +212,12 @@ impl Segment {
         Ok(())
     }
 
-    /// The same, where the checksum was begun for the record's incarnation.
+    /// The same for what a walk shows, where the checksum was begun for its incarnation. `false`
+    /// where `check_body` must tell.
     #[inline]
-    pub(crate) fn check_body_begun(
-        &self,
-        offset: u64,
-        record: &Record<'_>,
-        begun: &Begun,
-    ) -> Result<(), Damage> {
-        if record.header.encoded_len() > CHECK_ALWAYS_LEN {
-            return self.check_body(offset, record);
-        }
-        record.check_body_begun(begun).map_err(|error| self.damage("read record", offset, error))
+    pub(crate) fn is_sound(&self, shown: &Shown<'_>, begun: &Begun) -> bool {
+        let is_short = ((RECORD_HEADER_LEN + shown.body.len()) as u64) <= CHECK_ALWAYS_LEN;
+        is_short && shown.is_sound(begun)
     }
 
     /// Marks the record there: the index does not name it any more. Only behind the append lock,

@@ -291,7 +291,7 @@ mod tests {
         let above = model.range(seek.to_vec()..).find(|(key, _)| **key != seek);
         let after = found.map_or_else(|| shelves.first(), |at| shelves.after(at));
         assert_eq!(told(after), above.map(|(_, leaf)| *leaf));
-        assert_eq!(after.and_then(|at| shelves.before(at)), found);
+        assert!(after.is_none_or(|at| shelves.before(at) == found));
         assert!(shelves.shelves.iter().all(|shelf| {
             let len = shelf.leaves.len();
             (1..=SHELF_LEN_MAX).contains(&len) && shelf.heads.heads.len() == len
