@@ -166,8 +166,10 @@ impl Lane {
         rest: &mut Range<Vec<u8>>,
     ) {
         let window = std::mem::take(&mut self.window).keys;
-        let last = self.at.checked_sub(1).and_then(|at| self.rows.get(at)?.record(looked));
-        let last = last.filter(|(_, record)| record.header.incarnation == incarnation);
+        // Leaves at the ends of a keyspace may hold keys of others.
+        let passed = self.rows.get(..self.at).unwrap_or(&[]).iter().rev();
+        let mut passed = passed.filter_map(|hinted| hinted.record(looked));
+        let last = passed.find(|(_, record)| record.header.incarnation == incarnation);
         let last = last.map(|(_, record)| sort_key(incarnation, record.key));
         // The rows at the ends of a window may lie outside.
         match (self.direction, last) {

@@ -402,17 +402,20 @@ impl OrderIndex {
         entered: u32,
         each: impl FnOnce(&mut dyn FnMut(&[u8], u32, Hint)),
     ) {
-        let mut tree = self.tree.write();
-        let mut at: Option<(Fence, Option<Fence>)> = None;
+        let leaves = &mut self.tree.write().leaves;
+        let mut here: Option<(At, Fence, Option<Fence>)> = None;
         each(&mut |key, tag, hint| {
-            let is_here = |(fence, next): &(Fence, Option<Fence>)| {
+            let is_here = |(_, fence, next): &(At, Fence, Option<Fence>)| {
                 **fence <= *key && next.as_deref().is_none_or(|next| key < next)
             };
-            if !at.as_ref().is_some_and(is_here) {
-                at = Some(tree.around(key));
+            if !here.as_ref().is_some_and(is_here) {
+                let fence_of = |at| leaves.get(at).map(|(fence, _)| fence.clone());
+                here = leaves
+                    .up_to(key)
+                    .and_then(|at| Some((at, fence_of(at)?, leaves.after(at).and_then(fence_of))));
             }
-            let Some((fence, _)) = &at else { return };
-            let Some(leaf) = tree.leaf_mut(fence) else { return };
+            let Some((at, fence, _)) = &here else { return };
+            let Some(leaf) = leaves.get_mut(*at) else { return };
             if leaf.entered() < entered {
                 source.renew(leaf, entered);
             }
