@@ -223,6 +223,9 @@ impl Iter {
         mut self,
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
+        if let State::Walking(_, Source::Ordered(ordered)) = &mut self.0.0 {
+            ordered.front.hurry();
+        }
         while let Some(flow) = self.0.step(Direction::Forward, |item, _| item.read(&mut each)) {
             if flow?.is_break() || self.0.run(&mut each)?.is_break() {
                 break;

@@ -6,6 +6,7 @@
 //! that the index told this walk holds without that, for the walk's moment was there before.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::record::{Record, RecordKind, body_begun};
@@ -35,7 +36,7 @@ struct Hinted {
 
 impl Hinted {
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
-        let segment = looked.segments.get(usize::from(self.segment))?;
+        let segment = looked.segment(self.segment.into())?;
         Some((segment, segment.named_record(u64::from(self.offset))?))
     }
 
@@ -51,7 +52,7 @@ impl Hinted {
     /// Asks for the record without waiting.
     #[inline]
     fn prefetch(&self, looked: &Looked) {
-        if let Some(segment) = looked.segments.get(usize::from(self.segment)) {
+        if let Some(segment) = looked.segment(self.segment.into()) {
             segment.prefetch(u64::from(self.offset));
         }
     }
@@ -126,6 +127,8 @@ pub(crate) struct Lane {
     at: usize,
     direction: Direction,
     window: Window,
+    /// Whoever walks does not wait between two rows.
+    pub is_quick: bool,
     /// Leaves that the next window takes: a walk that goes on gets longer ones.
     pub leaves: usize,
     /// Tags whose hints did not hold when a window was to be taken.
@@ -152,6 +155,7 @@ impl Lane {
             at: 0,
             direction,
             window: Window::default(),
+            is_quick: false,
             leaves: 1,
             dead: Vec::new(),
             asked: Vec::new(),
@@ -193,8 +197,8 @@ impl Lane {
     /// Takes the rows of a window and asks for the first records without waiting. `false` when
     /// hints do not hold: those tags are `dead` then, and nothing is taken.
     pub(crate) fn take(&mut self, tiers: &Tiers, tags: &[Tagged], looked: &mut Looked) -> bool {
-        let table = tiers.segments.load();
-        looked.segments.clear();
+        let table = tiers.segments.load_full();
+        looked.hold(self.is_quick.then(|| Arc::clone(&table)));
         self.dead.clear();
         self.rows.clear();
         self.at = 0;
@@ -252,7 +256,7 @@ impl Lane {
             if let Some(later) = self.rows.get(self.at + AHEAD) {
                 later.prefetch(looked);
             }
-            let Some(segment) = looked.segments.get(usize::from(hinted.segment)) else { break };
+            let Some(segment) = looked.segment(hinted.segment.into()) else { break };
             let Some(shown) = segment.shown(u64::from(hinted.offset)) else { break };
             if hinted.is_late(segment, shown.seq, span) {
                 break;

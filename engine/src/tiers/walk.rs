@@ -131,6 +131,11 @@ impl Walk {
         }
     }
 
+    /// Nobody waits between two rows of this walk from now on.
+    pub(crate) fn hurry(&mut self) {
+        self.lane.is_quick = true;
+    }
+
     /// Hands what is left of the window to `each`, as far as nothing has to be asked for it.
     pub(crate) fn run(
         &mut self,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Damage, Result};
 use crate::format::block::put_sort_key;
 use crate::format::record::{Record, RecordHeader};
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, Slot};
 use crate::tiers::Tiers;
 use crate::tiers::order::IndexedKeys;
 use crate::warm::index::leaf::Hint;
@@ -48,7 +48,10 @@ impl<'w> WarmRow<'w> {
 /// What the log holds of a window.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
-    pub segments: Vec<Arc<Segment>>,
+    segments: Vec<Arc<Segment>>,
+    /// Stands for the list, and slots for the numbers in it: cheaper than holding each segment, and
+    /// for walks that go on without waiting for anybody.
+    table: Option<Arc<SegmentTable>>,
     /// In order of keys, once sorted.
     pub found: Vec<Placed>,
     pub damage: Vec<Damage>,
@@ -57,28 +60,46 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
-    fn clear(&mut self) {
+    /// Empties the list; a table may stand for it.
+    pub(crate) fn hold(&mut self, table: Option<Arc<SegmentTable>>) {
         self.segments.clear();
+        self.table = table;
+    }
+
+    fn clear(&mut self) {
+        self.hold(None);
         self.found.clear();
         self.damage.clear();
     }
 
     pub(crate) fn row<'w>(&'w self, place: &'w Placed) -> Option<WarmRow<'w>> {
-        let segment = self.segments.get(place.segment as usize)?;
+        let segment = self.segment(place.segment)?;
         let record = segment.record_of(u64::from(place.offset), place.header).ok()?;
         Some(WarmRow { segment, place, record })
     }
 
     pub(crate) fn key(&self, place: &Placed) -> &[u8] {
-        let segment = self.segments.get(place.segment as usize);
+        let segment = self.segment(place.segment);
         let record = segment
             .and_then(|segment| segment.record_of(u64::from(place.offset), place.header).ok());
         record.map_or(&[], |record| record.key)
     }
 
+    /// The segment with this number.
+    #[inline]
+    pub(crate) fn segment(&self, number: u32) -> Option<&Arc<Segment>> {
+        match &self.table {
+            None => self.segments.get(number as usize),
+            Some(table) => table.get(Slot(number)),
+        }
+    }
+
     /// The number of a segment in the list.
     #[inline]
     pub(crate) fn number_of(&mut self, segment: &Arc<Segment>) -> u32 {
+        if self.table.is_some() {
+            return segment.slot.0;
+        }
         let at = segment.slot.0 as usize % NUMBERS;
         let number = self.numbers.get(at).copied().unwrap_or(0);
         let known = self.segments.get(usize::from(number));
