@@ -14,6 +14,7 @@ use crate::ids::{Incarnation, Seq};
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
+use crate::warm::index::leaf::Hint;
 use crate::warm::index::order::Tagged;
 use crate::warm::segment::Segment;
 
@@ -133,6 +134,8 @@ pub(crate) struct Lane {
     pub leaves: usize,
     /// Tags whose hints did not hold when a window was to be taken.
     pub dead: Vec<u32>,
+    /// Asking the index for them may help: one had a hint, or all places fit hints.
+    pub is_worth_asking: bool,
     /// What the index told of them.
     pub asked: Vec<Tagged>,
 }
@@ -158,6 +161,7 @@ impl Lane {
             is_quick: false,
             leaves: 1,
             dead: Vec::new(),
+            is_worth_asking: true,
             asked: Vec::new(),
         }
     }
@@ -200,6 +204,7 @@ impl Lane {
         let table = tiers.segments.load_full();
         looked.hold(self.is_quick.then(|| Arc::clone(&table)));
         self.dead.clear();
+        self.is_worth_asking = Hint::reaches(table.slot_count());
         self.rows.clear();
         self.at = 0;
         self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
@@ -207,12 +212,14 @@ impl Lane {
             let found = one.hint.place().and_then(|place| Some((place, table.of(place)?)));
             let found = found.filter(|(_, segment)| segment.entered() <= one.entered);
             let Some((place, segment)) = found else {
+                self.is_worth_asking |= one.hint != Hint::NONE;
                 self.dead.push(one.tag);
                 continue;
             };
             let offset = u64::from(place.offset);
             let is_marked = segment.may_be_superseded(offset);
             if is_marked && self.asked.iter().all(|asked| asked.hint != one.hint) {
+                self.is_worth_asking = true;
                 self.dead.push(one.tag);
                 continue;
             }
@@ -267,7 +274,7 @@ impl Lane {
                 && tiers.is_alive(shown.deadline_ms);
             let (key, value) = shown.pair();
             if holds && self.window.hold(self.direction, span, key) {
-                if !segment.is_sound(&shown, &begun) {
+                if !Segment::is_sound(&shown, &begun) {
                     hinted.check_body(looked)?;
                 }
                 if each(key, value).is_break() {

@@ -247,7 +247,8 @@ impl Walk {
                 self.spare = self.lane.cover(window);
                 return true;
             }
-            if may && is_first {
+            let may = may && is_first && self.lane.is_worth_asking;
+            if may {
                 self.revive(tiers, &window);
             }
             self.spare = window;

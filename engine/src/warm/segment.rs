@@ -215,7 +215,7 @@ impl Segment {
     /// The same for what a walk shows, where the checksum was begun for its incarnation. `false`
     /// where `check_body` must tell.
     #[inline]
-    pub(crate) fn is_sound(&self, shown: &Shown<'_>, begun: &Begun) -> bool {
+    pub(crate) fn is_sound(shown: &Shown<'_>, begun: &Begun) -> bool {
         let is_short = ((RECORD_HEADER_LEN + shown.body.len()) as u64) <= CHECK_ALWAYS_LEN;
         is_short && shown.is_sound(begun)
     }

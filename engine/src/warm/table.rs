@@ -51,6 +51,11 @@ impl SegmentTable {
         free && slot < SEGMENT_COUNT_MAX && self.reserved.insert(slot)
     }
 
+    /// All slots in use are below this one.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many segments ever entered. Whoever remembers a slot and this number, or a lower one,
     /// finds out whether the slot was used again: its segment entered later then.
     pub(crate) fn entered(&self) -> u32 {

@@ -41,6 +41,11 @@ impl Hint {
         self.0
     }
 
+    /// Whether hints can name all of so many slots.
+    pub(crate) fn reaches(slots: usize) -> bool {
+        slots <= 1 << (32 - Self::OFFSET_BITS)
+    }
+
     /// The hint at a place; none where it does not fit.
     pub(crate) fn at(place: Location) -> Self {
         let (slot, offset) = (place.slot.0, place.offset >> 3);
@@ -242,6 +247,28 @@ mod tests {
         assert_eq!(Hint::at(Location::new(Slot(512), 0)).place(), None);
         assert_eq!(Hint::at(Location::new(Slot(0), 64 << 20)).place(), None);
         assert_eq!(Hint::at(Location::new(Slot(511), (64 << 20) - 8)).place(), None);
+    }
+
+    #[test]
+    fn a_noted_hint_stands_at_its_own_key_until_its_segment_does_not_hold() {
+        let (fence, keys) = (b"key0", [&b"key0"[..], b"key1", b"key1x", b"key2"]);
+        // The last two have the same tag.
+        let told = keys.iter().zip([7, 8, 9, 9]).map(|(key, tag)| (*key, tag, Hint::NONE));
+        let mut leaf = Leaf::of(fence, 3, told);
+        let hint = |slot| Hint::at(Location::new(Slot(slot), 64));
+        leaf.note(fence, keys[1], 8, hint(1));
+        leaf.note(fence, keys[3], 9, hint(2));
+        leaf.note(fence, b"key5", 8, hint(3));
+        leaf.note(fence, b"z", 7, hint(4));
+        let hints = |leaf: &Leaf| leaf.entries().iter().map(|entry| entry.hint).collect::<Vec<_>>();
+        assert_eq!(hints(&leaf), [Hint::NONE, hint(1), Hint::NONE, hint(2)]);
+        leaf.renew(5, |place| place.slot != Slot(1));
+        assert_eq!(hints(&leaf), [Hint::NONE, Hint::NONE, Hint::NONE, hint(2)]);
+        assert_eq!(leaf.entered(), 5);
+        leaf.insert(1, b"key0x", 9, Hint::NONE);
+        leaf.insert(1, b"key0x", 9, Hint::NONE);
+        leaf.note(fence, b"key0x", 9, hint(6));
+        assert!(!hints(&leaf).contains(&hint(6)), "nobody can tell which of the two it is");
     }
 
     #[test]
