@@ -136,7 +136,7 @@ impl Prepared {
 
     /// Keys for one call, and which call that is: of changing scans every twentieth puts.
     fn choose(&mut self, chosen: &mut Vec<Key>) -> Kernel {
-        let is_put = self.kernel == Kernel::ScanChanged && self.fresh % 20 == 0;
+        let is_put = self.kernel == Kernel::ScanChanged && self.fresh.is_multiple_of(20);
         let kernel = if is_put { Kernel::PutNew } else { self.kernel };
         let count = if kernel == Kernel::MultiGet { KEYS_A_CALL } else { 1 };
         chosen.clear();
