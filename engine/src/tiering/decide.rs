@@ -30,6 +30,8 @@ struct Candidate {
     len: u64,
     live: u64,
     expired: u64,
+    /// Records that movement must remember.
+    records: u64,
 }
 
 impl Candidate {
@@ -71,7 +73,7 @@ impl Tiers {
         if self.seal_step(maintenance)? == Step::Worked {
             return Ok(Step::Worked);
         }
-        if self.spare_step()? == Step::Worked {
+        if self.make_spare(false)? {
             return Ok(Step::Worked);
         }
         if self.demote_step(maintenance)? == Step::Worked {
@@ -121,7 +123,8 @@ impl Tiers {
             let expired = account.expired_bytes(now);
             let live = account.live_bytes() - expired + account.pinned_bytes;
             let len = segment.sealed().map_or(0, |facts| facts.len);
-            candidates.push(Candidate { segment, len, live, expired });
+            let records = account.record_count();
+            candidates.push(Candidate { segment, len, live, expired, records });
         }
         candidates.sort_by_key(|candidate| candidate.segment.id);
         candidates
@@ -144,9 +147,11 @@ impl Tiers {
         let excess = warm.saturating_sub(high).max(budget / 8);
         let most = excess.min(self.batch_len_max());
         let mut victims = Vec::new();
-        let mut taken = 0;
+        let (mut taken, mut records) = (0, 0);
         for candidate in candidates {
-            if taken >= most {
+            records += candidate.records;
+            let too_many = records > self.scratch().records_max() && !victims.is_empty();
+            if taken >= most || too_many {
                 break;
             }
             taken += candidate.len;
@@ -162,7 +167,7 @@ impl Tiers {
     /// Rolls the journal over when what is over the budget lies in it, or is attached to it: what
     /// is not sealed cannot go down.
     fn seal_for_demotion(&self) -> Result<Step> {
-        let mut append = self.append.lock();
+        let mut append = self.lock_to_roll();
         let attached: u64 = append.attached.iter().map(|(writer, _)| writer.allocated()).sum();
         if append.active.tail() + attached < EARLY_SEAL_LEN {
             return Ok(Step::Idle);
@@ -171,8 +176,7 @@ impl Tiers {
         Ok(Step::Worked)
     }
 
-    /// Bytes of victims that one batch may take: what movement remembers of each record must fit
-    /// the scratch share of the memory budget.
+    /// Bytes of victims that one batch may take.
     fn batch_len_max(&self) -> u64 {
         self.options.memory_budget.clamp(4 << 20, 256 << 20)
     }
@@ -201,10 +205,13 @@ impl Tiers {
         }
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.garbage_percent()));
         let mut victims = Vec::new();
-        let mut kept = 0;
+        let (mut kept, mut records) = (0, 0);
         for candidate in candidates {
+            records += candidate.records;
+            let too_many = records > self.scratch().records_max();
             if candidate.garbage_percent() < GARBAGE_PERCENT_MIN
-                || !victims.is_empty() && kept + candidate.live > self.options.segment_size
+                || !victims.is_empty()
+                    && (kept + candidate.live > self.options.segment_size || too_many)
             {
                 break;
             }
@@ -221,7 +228,7 @@ impl Tiers {
     /// Rolls a journal over that is mostly garbage, or idle while the log is over its bound.
     fn seal_early(&self, live: u64) -> Result<Step> {
         let now = self.clock.now_ms();
-        let mut append = self.append.lock();
+        let mut append = self.lock_to_roll();
         let warm = self.warm_allocated(&append);
         let len = append.active.tail();
         let slot = append.active.segment.slot;
@@ -292,7 +299,7 @@ impl Tiers {
     pub(crate) fn compact(&self) -> Result<()> {
         self.check_writable("compact")?;
         {
-            let mut append = self.append.lock();
+            let mut append = self.lock_to_roll();
             if !append.active.is_empty() {
                 self.roll(&mut append, 0)?;
             }

@@ -21,6 +21,7 @@ use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::order::Unsorted;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
+use crate::tiers::scratch::Scratch;
 use crate::tiers::{Counters, Extra, FilePages, Maintenance, Tiers};
 use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
@@ -33,8 +34,6 @@ use crate::warm::flush::Flusher;
 use crate::warm::index::order::OrderIndex;
 use crate::warm::versions::VersionTable;
 
-/// Memory that movement needs besides what it counts: zstd's contexts, training, sorting.
-const SCRATCH_LEN: u64 = 8 << 20;
 /// How often the system is asked for the memory that it has for pages of files.
 const PAGES_ASKED_EVERY_MS: u64 = 2000;
 
@@ -119,6 +118,11 @@ impl Tiers {
         self.pages.short.store(short, Ordering::Relaxed);
     }
 
+    /// Movement's share of the memory budget.
+    pub(crate) fn scratch(&self) -> Scratch {
+        Scratch::of(self.options.memory_budget)
+    }
+
     /// Gives the hot tier what the other classes of memory leave of the budget.
     fn fit_memory(&self) {
         let taken = self.index.charged_len()
@@ -126,9 +130,7 @@ impl Tiers {
             + self.versions.charged_len()
             + self.changes.charged_len()
             + self.cold.load().anonymous_len();
-        let budget = self.options.memory_budget;
-        let scratch = (budget / 8).max((budget / 2).min(SCRATCH_LEN));
-        let rest = self.options.memory_budget.saturating_sub(taken + scratch);
+        let rest = self.options.memory_budget.saturating_sub(taken + self.scratch().len());
         self.hot.set_budget(rest.max(64 << 10));
     }
 }
@@ -145,7 +147,6 @@ fn assemble(
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
     let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
     let append = Append::new(writer, active, table, accounts, last);
-    let keyspaces = keyspaces_of(&manifest);
     let segments = ArcSwap::from_pointee(append.table.clone());
     let unsorted = Unsorted::of(image, index.count(), append.table.entered());
     Ok(Arc::new(Tiers {
@@ -157,8 +158,8 @@ fn assemble(
         fork_mark: ForkMark::new().ok(),
         report,
         clock,
+        keyspaces: keyspaces_of(&manifest),
         manifest,
-        keyspaces,
         hot: HotTier::new(crate::hash::HashSeed(facts.hash_seed), options.memory_budget / 2)?,
         index,
         order: OrderIndex::default(),
@@ -188,6 +189,7 @@ fn assemble(
         unsorted: Mutex::new(unsorted),
         baseline: Mutex::new(None),
         preparing: Mutex::new(()),
+        allocating: Mutex::new(()),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,
@@ -223,7 +225,7 @@ fn first_journal(
         created_ms: clock.now_ms(),
         nonce: u64::from_le_bytes(nonce),
     };
-    let limit = segment_target(live, options.segment_size, options.warm_budget);
+    let limit = segment_target(live, 0, options);
     let chunk = (limit / 16).clamp(256 << 10, 4 << 20);
     let writer = SegmentWriter::create(dir, &header, slot, limit.max(SEGMENT_LEN_MIN), chunk)?;
     writer.sync()?;
