@@ -101,7 +101,10 @@ impl Tiers {
     fn order_step(&self, maintenance: &mut Maintenance) -> Step {
         let growing = {
             let mut append = self.append.lock();
-            self.index.carry_on(&mut append.index, INDEX_BUCKETS)
+            self.index.carry_on(&mut append.index, INDEX_BUCKETS).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the index could not change its size");
+                false
+            })
         };
         let worked = growing
             || self.sort_piece(SORT_LEAST)

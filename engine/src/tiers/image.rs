@@ -282,7 +282,7 @@ impl Tiers {
 
     fn write_buckets(&self, append: &mut Append, out: &mut Parts) -> std::io::Result<()> {
         let mut result = Ok(());
-        out.tables.homes = self.index.each_bucket(&mut append.index, |words| {
+        let homes = self.index.each_bucket(&mut append.index, |words| {
             if result.is_ok() {
                 for word in words {
                     out.bytes.put_u64(*word);
@@ -290,6 +290,7 @@ impl Tiers {
                 result = out.counted(PartKind::Buckets);
             }
         });
+        out.tables.homes = homes?;
         result?;
         out.end_part(PartKind::Buckets)
     }

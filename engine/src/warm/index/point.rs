@@ -56,6 +56,14 @@ pub(crate) struct PointIndex {
 #[derive(Debug)]
 pub(crate) struct IndexWriter {
     given_back: u64,
+    /// The table shrinks only when it holds fewer entries.
+    shrink_below: u64,
+}
+
+impl IndexWriter {
+    fn new() -> Self {
+        Self { given_back: 0, shrink_below: u64::MAX }
+    }
 }
 
 /// An entry together with the table that it was found in.
@@ -113,7 +121,7 @@ impl PointIndex {
         let charged = AtomicU64::new(new.len_bytes());
         let view = View { old: None, new, progress: AtomicU64::new(0) };
         let index = Self { view: ArcSwap::from_pointee(view), count: AtomicU64::new(0), charged };
-        Ok((index, IndexWriter { given_back: 0 }))
+        Ok((index, IndexWriter::new()))
     }
 
     /// An index of the entries that `feed` pushes in the order of their tags, `expected` or fewer.
@@ -146,11 +154,11 @@ impl PointIndex {
         &self,
         writer: &mut IndexWriter,
         mut each: impl FnMut(&[u64; WORDS]),
-    ) -> u64 {
-        while self.carry_on(writer, u64::MAX) {}
+    ) -> io::Result<u64> {
+        while self.carry_on(writer, u64::MAX)? {}
         let view = self.view.load();
         view.new.each_bucket(|bucket| each(bucket.words()));
-        view.new.homes()
+        Ok(view.new.homes())
     }
 
     /// An index of a table that was put back, and its entries.
@@ -159,7 +167,7 @@ impl PointIndex {
         let view = View { old: None, new: Arc::new(table), progress: AtomicU64::new(0) };
         let count = AtomicU64::new(count);
         let index = Self { view: ArcSwap::from_pointee(view), count, charged };
-        (index, IndexWriter { given_back: 0 })
+        (index, IndexWriter::new())
     }
 
     /// Entries, tombstones included.
@@ -309,7 +317,7 @@ impl PointIndex {
     /// Gives back what was made for entries that did not come.
     pub(crate) fn fit(&self, writer: &mut IndexWriter) -> io::Result<()> {
         loop {
-            self.migrate(writer, &self.view.load_full(), u64::MAX);
+            self.migrate(writer, &self.view.load_full(), u64::MAX)?;
             self.shrink(writer)?;
             if self.view.load().old.is_none() {
                 return Ok(());
@@ -356,11 +364,11 @@ impl PointIndex {
     fn step(&self, writer: &mut IndexWriter, buckets: u64) -> io::Result<()> {
         let view = self.view.load();
         if view.old.is_some() {
-            self.migrate(writer, &view, buckets);
-            return Ok(());
+            return self.migrate(writer, &view, buckets);
         }
         let homes = view.new.homes();
         if self.count() * 100 >= homes * ENTRIES as u64 * LOAD_PERCENT_MAX {
+            writer.shrink_below = u64::MAX;
             self.resize(writer, homes + homes.div_ceil(8))?;
         }
         Ok(())
@@ -372,7 +380,10 @@ impl PointIndex {
     fn shrink(&self, writer: &mut IndexWriter) -> io::Result<()> {
         let (count, homes) = (self.count(), self.view.load().new.homes());
         let wanted = homes_for(count).max(homes / SHRINK_MAX);
-        if count * 100 < homes * ENTRIES as u64 * LOAD_PERCENT_MIN && wanted * 4 / 3 < homes {
+        if count < writer.shrink_below
+            && count * 100 < homes * ENTRIES as u64 * LOAD_PERCENT_MIN
+            && wanted * 4 / 3 < homes
+        {
             self.resize(writer, wanted)?;
         }
         Ok(())
@@ -381,12 +392,11 @@ impl PointIndex {
     /// Finishes any change of size under way and makes the table larger at once.
     fn regrow(&self, writer: &mut IndexWriter) -> io::Result<()> {
         let view = self.view.load_full();
-        self.migrate(writer, &view, u64::MAX);
+        self.migrate(writer, &view, u64::MAX)?;
         let homes = self.view.load().new.homes();
         self.resize(writer, homes + homes.div_ceil(4))?;
         let view = self.view.load_full();
-        self.migrate(writer, &view, u64::MAX);
-        Ok(())
+        self.migrate(writer, &view, u64::MAX)
     }
 
     fn resize(&self, writer: &mut IndexWriter, homes: u64) -> io::Result<()> {
@@ -399,21 +409,23 @@ impl PointIndex {
     }
 
     /// Copies `buckets` more homes of the old table into the new one.
-    fn migrate(&self, writer: &mut IndexWriter, view: &View, buckets: u64) {
-        let Some(old) = &view.old else { return };
+    fn migrate(&self, writer: &mut IndexWriter, view: &View, buckets: u64) -> io::Result<()> {
+        let Some(old) = &view.old else { return Ok(()) };
         let from = view.progress.load(Ordering::Relaxed);
         let to = from.saturating_add(buckets).min(old.homes());
         for home in from..to {
-            old.entries_of(home, |entry| {
-                assert!(view.new.insert(entry), "the new table holds what the old one held");
-            });
+            let mut fits = true;
+            old.entries_of(home, |entry| fits &= view.new.insert_near(entry));
+            if !fits {
+                return self.unite(writer, old, &view.new, home);
+            }
             view.progress.store(home + 1, Ordering::Release);
         }
         if to == old.homes() {
             self.charged.store(view.new.len_bytes(), Ordering::Relaxed);
             let view = View { old: None, new: Arc::clone(&view.new), progress: AtomicU64::new(0) };
             self.view.store(Arc::new(view));
-            return;
+            return Ok(());
         }
         if to - writer.given_back >= 2 * HOMES_PER_PIECE {
             // One piece stays behind: entries of the last homes may have spilled into it.
@@ -425,13 +437,48 @@ impl PointIndex {
             u32::try_from(old.first_tag(to)).map_or(view.new.homes(), |t| view.new.home(t));
         let left = old.len_bytes() - old.len_before(writer.given_back);
         self.charged.store(left + view.new.len_before(reached), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Puts everything into one table that has room, at once: what remained in the old one is not
+    /// spread like hashes, because it was entries of one range of tags that left, and a table for
+    /// its number alone has no room where it is dense. Homes before `home` have moved.
+    fn unite(
+        &self,
+        writer: &mut IndexWriter,
+        old: &Arc<Table>,
+        new: &Arc<Table>,
+        home: u64,
+    ) -> io::Result<()> {
+        let mut homes = old.homes().max(new.homes());
+        loop {
+            let wide = Table::new(homes)?;
+            let mut fits = true;
+            let moved = old.first_tag(home);
+            for home in 0..new.homes() {
+                new.entries_of(home, |entry| {
+                    fits &= u64::from(entry.tag) >= moved || wide.insert(entry);
+                });
+            }
+            (home..old.homes())
+                .for_each(|home| old.entries_of(home, |entry| fits &= wide.insert(entry)));
+            if fits {
+                // It would only come to this again until much more has left.
+                writer.shrink_below = self.count() / 2;
+                self.charged.store(wide.len_bytes(), Ordering::Relaxed);
+                let view = View { old: None, new: Arc::new(wide), progress: AtomicU64::new(0) };
+                self.view.store(Arc::new(view));
+                return Ok(());
+            }
+            homes += homes.div_ceil(4);
+        }
     }
 
     /// Carries on a change of size while nobody inserts. Answers whether one is under way.
-    pub(crate) fn carry_on(&self, writer: &mut IndexWriter, buckets: u64) -> bool {
+    pub(crate) fn carry_on(&self, writer: &mut IndexWriter, buckets: u64) -> io::Result<bool> {
         let view = self.view.load_full();
-        self.migrate(writer, &view, buckets);
-        view.old.is_some()
+        self.migrate(writer, &view, buckets)?;
+        Ok(view.old.is_some())
     }
 }
 

@@ -16,8 +16,8 @@ use crate::warm::index::bucket::{self, ENTRIES, IndexEntry, Snapshot, WORDS};
 const TAIL_BUCKETS: usize = 64;
 /// Bytes of one bucket.
 pub(crate) const BUCKET_LEN: usize = WORDS * 8;
-/// Buckets from an entry to its home at most in a table that is filled or put back: many times what
-/// tags that are spread like hashes need.
+/// Buckets from an entry to its home at most in a table that is filled, put back or moved to: many
+/// times what tags that are spread like hashes need.
 const DISTANCE_MAX: usize = 256;
 /// Buckets in a row that pushed entries on, at most, in a table that is put back.
 const SPILL_RUN_MAX: u32 = 1024;
@@ -175,8 +175,18 @@ impl Table {
 
     /// Places an entry; `false` when the end of the table is full and it must grow first.
     pub(crate) fn insert(&self, entry: IndexEntry) -> bool {
+        self.insert_within(entry, self.buckets())
+    }
+
+    /// The same, `false` also when there is no room near the entry's home.
+    pub(crate) fn insert_near(&self, entry: IndexEntry) -> bool {
+        self.insert_within(entry, DISTANCE_MAX)
+    }
+
+    fn insert_within(&self, entry: IndexEntry, distance: usize) -> bool {
         let home = usize::try_from(self.home(entry.tag)).unwrap_or(0);
-        let Some((bucket, mut snapshot, position)) = (home..self.buckets()).find_map(|bucket| {
+        let end = home.saturating_add(distance).min(self.buckets());
+        let Some((bucket, mut snapshot, position)) = (home..end).find_map(|bucket| {
             let snapshot = Snapshot::read(self.words(bucket));
             snapshot.vacancy().map(|position| (bucket, snapshot, position))
         }) else {

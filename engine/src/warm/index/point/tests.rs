@@ -155,3 +155,29 @@ fn readers_never_miss_a_stable_key_while_a_writer_grows_the_table() {
     });
     assert_eq!(index.count(), total);
 }
+
+#[test]
+fn entries_that_leave_in_the_order_of_their_tags_leave_a_table_that_holds_the_rest() {
+    let (index, mut writer) = PointIndex::new(0).unwrap();
+    let total = if cfg!(miri) { 600 } else { 200_000 };
+    for i in 0..total {
+        index.insert(&mut writer, tag(i), location(i), false).unwrap();
+    }
+    let mut order: Vec<u64> = (0..total).collect();
+    order.sort_by_key(|&i| tag(i));
+    for (gone, &i) in (0..).zip(&order) {
+        let found = find_mut(&index, &writer, i);
+        index.remove(&mut writer, &found).unwrap();
+        if gone % (total / 10) == 0 {
+            let rest = order.iter().skip(usize::try_from(gone + 1).unwrap());
+            assert!(rest.clone().all(|&i| find(&index, tag(i), location(i)).is_some()));
+            let mut walked = 0;
+            let mut from = Some(0);
+            while let Some(at) = from {
+                from = index.walk(&writer, at, 1000, |_| walked += 1);
+            }
+            assert_eq!(walked, index.count());
+        }
+    }
+    assert_eq!(index.count(), 0);
+}
