@@ -29,8 +29,10 @@ mod space;
 mod ttl;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use terrace::testing::{ManualTime, SimVfs};
 use terrace::{Db, Options};
@@ -62,6 +64,34 @@ pub fn settle(db: &Db) {
 pub fn assert_exact(db: &Db) {
     let audit = db.audit().unwrap();
     assert!(audit.is_exact(), "{audit:#?}");
+}
+
+/// Calls `write` with 1, 2, 3 and so on in another thread, for as long as `meanwhile` takes.
+pub fn while_writing(mut write: impl FnMut(u32) + Send, meanwhile: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut round = 0_u32;
+            while !stop.load(Ordering::Acquire) {
+                round += 1;
+                write(round);
+            }
+        });
+        meanwhile();
+        stop.store(true, Ordering::Release);
+        writer.join().unwrap();
+    });
+}
+
+/// The files of a directory with their bytes.
+pub fn files_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect()
 }
 
 /// Bytes that a directory's files take on the device.
