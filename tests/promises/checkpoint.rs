@@ -29,7 +29,9 @@ fn checkpoints_taken_while_batches_are_written_hold_whole_batches_and_verify() {
         batch.commit().unwrap();
     };
     while_writing(write, || {
-        names.iter().for_each(|name| db.checkpoint(scratch.join(name)).unwrap())
+        for name in names {
+            db.checkpoint(scratch.join(name)).unwrap();
+        }
     });
     for name in names {
         let copy = tiny().open(scratch.join(name)).unwrap();

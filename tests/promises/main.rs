@@ -27,6 +27,7 @@ mod salvage;
 mod soak;
 mod space;
 mod ttl;
+mod unmapped;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -45,10 +46,15 @@ pub fn tiny() -> Options {
     Options::new().memory_budget(4 << 20).warm_budget(4 << 20).segment_size(1 << 20)
 }
 
-/// A store on the simulated disk, driven step by step, with a clock that the test sets.
-pub fn open_sim(disk: &SimVfs, time: &Arc<ManualTime>) -> terrace::Result<Db> {
+/// Options of a store on the simulated disk, driven step by step, with a clock that the test sets.
+pub fn sim_options(disk: &SimVfs, time: &Arc<ManualTime>) -> Options {
     let (disk, time) = (Arc::new(disk.clone()), Arc::clone(time));
-    tiny().without_workers().file_system(disk).time(time).open(SIM_PATH)
+    tiny().without_workers().file_system(disk).time(time)
+}
+
+/// A store of such options.
+pub fn open_sim(disk: &SimVfs, time: &Arc<ManualTime>) -> terrace::Result<Db> {
+    sim_options(disk, time).open(SIM_PATH)
 }
 
 /// Moves until nothing is wanted.

@@ -7,6 +7,7 @@ pub(crate) mod dead;
 pub(crate) mod decode;
 pub(crate) mod dictionary;
 pub(crate) mod filter;
+pub(crate) mod opening;
 pub(crate) mod reader;
 pub(crate) mod tally;
 pub(crate) mod verify;

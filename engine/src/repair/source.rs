@@ -23,7 +23,6 @@ use crate::repair::blocks::walk_archive;
 use crate::repair::image::{DOING, Image};
 use crate::repair::journal::JournalScan;
 use crate::repair::log::walk_segment;
-use crate::vfs::os::OsVfs;
 use crate::vfs::{Dir, EntryKind, Vfs};
 
 const BITS_LEN_MAX: u64 = 1 << 30;
@@ -45,7 +44,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
-        let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+        let vfs = options.files();
         let dir = vfs.open_dir(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 Error::Foreign { path: path.to_path_buf(), reason: "no directory is there".into() }
