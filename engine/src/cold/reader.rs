@@ -206,8 +206,8 @@ impl Archive {
         self.footer.lens()
     }
 
-    /// Anonymous memory that the open archive takes: filter, dictionary, tables, bits, and the block
-    /// index of a file that is not mapped.
+    /// Anonymous memory that the open archive takes: filter, dictionary, tables, bits, and, where
+    /// the file is not mapped, the block index.
     pub(crate) fn anonymous_len(&self) -> u64 {
         let dictionary = self.dictionary.as_ref().map_or(0, DDict::sizeof);
         let tables = size_of_val(&*self.tables.incarnations) + size_of_val(&*self.tables.classes);
