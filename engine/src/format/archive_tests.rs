@@ -44,7 +44,7 @@ fn the_header_comes_back_and_every_flipped_bit_is_refused() {
     let bytes = header().encode();
     assert_eq!(bytes.len(), ARCHIVE_HEADER_LEN);
     assert_eq!(ArchiveHeader::decode(&bytes), Ok(header()));
-    for bit in 0..bytes.len() * 8 {
+    for bit in crate::format::every_bit(&bytes) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(ArchiveHeader::decode(&flipped).is_err(), "bit {bit}");
@@ -72,7 +72,7 @@ fn the_footer_comes_back_in_its_own_place_and_every_flipped_bit_is_refused() {
     assert_eq!(ArchiveFooter::decode(&bytes, &header(), offset), Ok(footer));
     assert_eq!(footer.lens().sum(), offset + ARCHIVE_FOOTER_LEN as u64);
     assert!(ArchiveFooter::decode(&bytes, &header(), offset + 8).is_err());
-    for bit in 0..bytes.len() * 8 {
+    for bit in crate::format::every_bit(&bytes) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(ArchiveFooter::decode(&flipped, &header(), offset).is_err(), "bit {bit}");
@@ -169,6 +169,8 @@ fn data_ends_behind_the_header_before_the_footer_and_at_a_multiple_of_eight() {
         let (footer, offset) = footer_behind(data_end);
         assert_eq!(refused_for(&footer, offset), Some("data end"), "{data_end}");
     }
+    let (bare, offset) = footer_behind(64);
+    assert_eq!(refused_for(&bare, offset), Some("footer counts"), "no room for a block");
     let empty = |data_end| {
         let region = Region { offset: data_end, len: 0, crc: 0 };
         let (dictionary, filter, index, tables) = (region, region, region, region);

@@ -133,7 +133,7 @@ fn a_block_holds_in_its_own_place_only_and_every_flipped_bit_is_refused() {
     assert_eq!(BlockHeader::decode(&bytes, 1, 64), Ok((header, &payload[..])));
     assert!(BlockHeader::decode(&bytes, 1, 128).is_err());
     assert!(BlockHeader::decode(&bytes, 2, 64).is_err());
-    for bit in 0..bytes.len() * 8 {
+    for bit in crate::format::every_bit(&bytes) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(BlockHeader::decode(&flipped, 1, 64).is_err(), "bit {bit}");
@@ -258,6 +258,7 @@ fn a_writer_that_was_cleared_writes_as_a_fresh_one_does() {
 #[test]
 fn the_longest_key_comes_back_and_a_record_ends_where_its_value_does() {
     let mut writer = BlockWriter::new(0);
+    assert_eq!(SORT_KEY_LEN_MAX, 65_535 + 4);
     let key = vec![9; SORT_KEY_LEN_MAX];
     for (key, value) in [(&[0, 0, 0, 1][..], &b"first"[..]), (&key, b"second")] {
         let value = EntryValue::Inline(value);

@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(DeadBits::decode(&bytes, [5; 16], 7), Ok(bits));
         assert!(DeadBits::decode(&bytes, [6; 16], 7).is_err());
         assert!(DeadBits::decode(&bytes, [5; 16], 8).is_err());
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(DeadBits::decode(&flipped, [5; 16], 7).is_err(), "bit {bit}");

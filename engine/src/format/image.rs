@@ -290,7 +290,7 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(bytes.len(), IMAGE_HEADER_LEN);
         assert_eq!(ImageHeader::decode(&bytes).unwrap().0, header());
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(ImageHeader::decode(&flipped).is_err(), "bit {bit}");

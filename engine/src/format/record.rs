@@ -285,7 +285,7 @@ mod tests {
         let mut bytes = header(key, value).encode(5, 64).to_vec();
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let sound = Record::decode(&flipped, 5, 64).and_then(|record| record.check_body());

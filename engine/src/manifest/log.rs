@@ -198,8 +198,7 @@ impl Inner {
         }
         if let Err(error) = self.write_frames(&frames) {
             // A full disk is no reason to give up, if nothing of the edit stays behind.
-            let is_full = matches!(&error, Error::Io { doing: "write manifest edit", source, .. }
-                if source.kind() == std::io::ErrorKind::StorageFull);
+            let is_full = matches!(error, Error::Full { doing: "write manifest edit", .. });
             if !is_full || self.take_back(&frames).is_err() {
                 self.failed = Some(error.to_string());
             }
@@ -370,3 +369,7 @@ pub(crate) fn generation_is_sound(dir: &dyn Dir, generation: u64) -> Result<bool
     let mut report = ManifestReport::default();
     Ok(read_generation(dir, generation, &mut report)?.is_some())
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;
