@@ -89,10 +89,14 @@ fn a_torn_copy_costs_nothing_while_the_other_is_whole() {
         assert_eq!(clock_of(&open(&image)), 20, "without {torn}");
     }
     let both = disk.clone_image();
-    paths.iter().for_each(|path| both.edit(path, |bytes| bytes.truncate(bytes.len() - 3)));
+    for path in paths {
+        both.edit(path, |bytes| bytes.truncate(bytes.len() - 3));
+    }
     assert_eq!(clock_of(&open(&both)), 10, "the last edit is torn in both");
     let none = disk.clone_image();
-    paths.iter().for_each(|path| none.edit(path, |bytes| bytes.truncate(70)));
+    for path in paths {
+        none.edit(path, |bytes| bytes.truncate(70));
+    }
     let Err(Error::Damaged { damage, .. }) = ManifestLog::open(home(&none)) else {
         panic!("a manifest without a first edit is damage");
     };
@@ -107,7 +111,7 @@ fn a_copy_under_another_name_or_of_another_version_does_not_count() {
     let swapped = disk.clone_image();
     let bytes = swapped.read(zero).unwrap();
     swapped.edit(one, |other| *other = bytes.clone());
-    swapped.edit(zero, |bytes| bytes.clear());
+    swapped.edit(zero, Vec::clear);
     assert!(matches!(ManifestLog::open(home(&swapped)), Err(Error::Damaged { .. })));
     let newer = |bytes: &mut Vec<u8>| {
         bytes[8] = 9;
@@ -184,6 +188,9 @@ fn a_file_is_read_up_to_its_cap_and_a_read_error_is_no_missing_copy() {
     ManifestLog::create(home(&disk), facts()).unwrap();
     disk.fail_read_at(1);
     assert!(matches!(ManifestLog::open(home(&disk)), Err(Error::Io { .. })));
+    disk.fail_read_at(1);
+    let read = read_newest(&*home(&disk), Unreadable::IsDamage).unwrap();
+    assert_eq!(read.map(|(set, newest)| (set.facts.store, newest)), Some(([1; 16], 1)));
     disk.heal();
     assert_eq!(open(&disk).read(|set| set.next_file), 1);
 }

@@ -15,7 +15,7 @@ use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::hash::HashSeed;
 use crate::ids::Seq;
 use crate::limits::{ARCHIVE_LEN_MAX, SEGMENT_FILE_LEN_MAX};
-use crate::manifest::log::{parse_name, read_file, read_newest};
+use crate::manifest::log::{Unreadable, parse_name, read_file, read_newest};
 use crate::manifest::{FileSet, FileState};
 use crate::options::Options;
 use crate::repair::Find;
@@ -52,7 +52,7 @@ impl Source {
             _ => Error::io("open store", path, error),
         })?;
         let mut damage = Vec::new();
-        let set = match read_newest(&*dir) {
+        let set = match read_newest(&*dir, Unreadable::IsDamage) {
             Ok(Some((set, _))) => Some(set),
             Ok(None) => None,
             Err(Error::Damaged { damage: found, .. }) => {
@@ -158,7 +158,7 @@ impl Source {
         }
     }
 
-    /// Maps a file, unless its header says that it is another one.
+    /// Takes a file, unless its header says that it is another one.
     fn image(
         &mut self,
         dir: &dyn Dir,
@@ -172,8 +172,12 @@ impl Source {
         if len == 0 || len > max {
             return Err(std::io::Error::other(format!("{len} bytes long")));
         }
-        let map = file.map(len, len)?;
+        let (map, unreadable) = Image::read(&*file, len)?;
         let image = Image::new(id, name, state, len, map);
+        if let Some((first, count)) = unreadable {
+            let found = format_args!("{count} that the device does not give back").to_string();
+            self.damage.push(image.damage(first, FieldError::new("bytes", found, "all of them")));
+        }
         if let Some((store, own)) = identity(image.rest(0), state)
             && (store != self.store || own != id)
         {

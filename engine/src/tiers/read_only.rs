@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::segment::SegmentKind;
 use crate::limits::SEGMENT_FILE_LEN_MAX;
-use crate::manifest::log::{FILE_LEN_MAX, parse_name, read_newest};
+use crate::manifest::log::{FILE_LEN_MAX, Unreadable, parse_name, read_newest};
 use crate::manifest::{FileSet, FileState};
 use crate::options::{OpenPolicy, Options};
 use crate::tiers::Tiers;
@@ -81,7 +81,7 @@ fn freeze_all(overlay: &OverlayDir, path: &Path) -> Result<()> {
             freeze(overlay, &entry.name, FILE_LEN_MAX)?;
         }
     }
-    let Some((set, _)) = read_newest(overlay)? else {
+    let Some((set, _)) = read_newest(overlay, Unreadable::IsError)? else {
         return Err(no_store(path, "no manifest is there"));
     };
     for kind in [SegmentKind::Journal, SegmentKind::Attached] {
