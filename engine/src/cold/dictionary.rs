@@ -1,6 +1,7 @@
 //! Trains the dictionary of an archive to be, and keeps it only where it pays.
 //! Knows records as block bytes; knows nothing of files.
 
+use parking_lot::Mutex;
 use zstd::bulk::Compressor;
 
 use crate::cold::ColdRecord;
@@ -17,6 +18,10 @@ const SAMPLE_LEN_MIN: usize = 128 << 10;
 const HELD_OUT: usize = 6;
 /// Zstd learns from pieces of a block: its neighbours in the file do not help it.
 const PIECE_LEN: usize = 1 << 10;
+
+/// Zstd's trainer writes variables of the whole process, and two stores may train at once.
+/// Protects: those variables. A leaf lock.
+static TRAINING: Mutex<()> = Mutex::new(());
 
 /// Collects a uniform sample of the blocks that an archive will have.
 ///
@@ -118,7 +123,10 @@ pub(crate) fn train_dictionary(blocks: &[Vec<u8>], total_len: u64, level: i32) -
         return None;
     }
     let pieces: Vec<&[u8]> = taught().flat_map(|block| block.chunks(PIECE_LEN)).collect();
-    let dictionary = zstd::dict::from_samples(&pieces, DICTIONARY_LEN_MAX).ok()?;
+    let dictionary = {
+        let _alone = TRAINING.lock();
+        zstd::dict::from_samples(&pieces, DICTIONARY_LEN_MAX).ok()?
+    };
     check_dictionary(&dictionary).ok()??;
     let raw_len = held_out().map(Vec::len).sum::<usize>() as u64;
     let without = stored_len(held_out(), &[], level)?;

@@ -185,7 +185,10 @@ mod tests {
         writer.push(128, 5, b"badge", b"banana").unwrap();
         writer.push(256, 9, b"cat", b"cats").unwrap();
         assert_eq!(writer.block_count(), 3);
-        writer.finish(512, 20, b"zebra").unwrap()
+        let len = writer.len_bytes() + b"zebra".len();
+        let bytes = writer.finish(512, 20, b"zebra").unwrap();
+        assert_eq!(bytes.len(), len);
+        bytes
     }
 
     #[test]

@@ -299,5 +299,8 @@ mod tests {
         assert_eq!(encoded_len(0, 0), 40);
         assert_eq!(encoded_len(1, 0), 48);
         assert_eq!(encoded_len(24, 100), 168);
+        assert_eq!(header(b"four", b"five5").encoded_len(), 56);
+        assert_eq!(header(b"", b"").watermark(), Seq(90));
+        assert_eq!(RecordHeader { seq: Seq(3), ..header(b"", b"") }.watermark(), Seq(0));
     }
 }
