@@ -187,6 +187,12 @@ mod tests {
         assert_eq!(bytes.len(), SEGMENT_FOOTER_LEN);
         assert_eq!(SegmentFooter::decode(&bytes, 5, 240), Ok(footer));
         assert!(SegmentFooter::decode(&bytes, 5, 248).is_err());
+        let refused =
+            |footer: SegmentFooter| SegmentFooter::decode(&footer.encode(5, 240), 5, 240).is_err();
+        assert!(refused(SegmentFooter { trailer_len: 41, ..footer }));
+        assert!(refused(SegmentFooter { trailer_offset: 208, ..footer }));
+        assert!(refused(SegmentFooter { records_end: 208, ..footer }));
+        assert!(!refused(SegmentFooter { records_end: 200, ..footer }));
         for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
