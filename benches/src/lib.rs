@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod histogram;
+pub mod process;
 #[cfg(feature = "peers")]
 pub mod replay;
 pub mod workload;

@@ -11,7 +11,6 @@ use terrace_tests::random::Random;
 use terrace_tests::scratch::Scratch;
 
 const BUDGET: &str = "TERRACE_MEMORY_BUDGET";
-const SLACK_LEN: u64 = 16 << 20;
 const WARM_LEN: u64 = 48 << 20;
 
 /// Bytes of anonymous memory of this process, as the kernel counts them.
@@ -86,7 +85,8 @@ fn child_that_works_within_a_budget() {
     println!("peak {} {}", peak.most, peak.during);
 }
 
-/// With budgets below 16 MiB, what zstd takes to train a dictionary is most of what there is.
+/// With budgets below 16 MiB, what the filter of one partition takes to build is much of what there
+/// is.
 #[test]
 fn anonymous_memory_stays_within_the_budget_under_load_recovery_scans_and_merging() {
     for budget in [16_u64 << 20, 64 << 20] {
@@ -100,7 +100,7 @@ fn anonymous_memory_stays_within_the_budget_under_load_recovery_scans_and_mergin
         assert!(child.status.success(), "{text}{}", String::from_utf8_lossy(&child.stderr));
         let told = text.lines().find_map(|line| line.strip_prefix("peak ")).unwrap();
         let (peak, during) = told.split_once(' ').unwrap();
-        let bound = budget + budget / 20 + SLACK_LEN;
+        let bound = budget + budget / 20;
         println!("budget {budget} peak {peak} of {bound} allowed, during {during}");
         assert!(peak.parse::<u64>().unwrap() <= bound, "budget {budget}: {peak} in {during}");
     }

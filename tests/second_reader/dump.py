@@ -194,14 +194,14 @@ def read_archive(directory, store, id, length):
     dictionary = data[regions[0][0]:regions[0][0] + regions[0][1]]
     index, blocks = regions[2][0], struct.unpack_from("<I", footer, 132)[0]
     plain = zstandard.ZstdDecompressor()
-    trained = zstandard.ZstdDecompressor(dict_data=zstandard.ZstdCompressionDict(dictionary))
+    helped = zstandard.ZstdDecompressor(dict_data=zstandard.ZstdCompressionDict(dictionary))
     for block in range(blocks):
         at = struct.unpack_from("<Q", data, index + 16 * block)[0]
         crc, stored, raw, ordinal, count, codec = struct.unpack_from("<IIIIIB", data, at)
         check(bound_crc(nonce, at, data[at + 4:at + 24 + stored]) == crc, "block checksum")
         body = data[at + 24:at + 24 + stored]
         if codec != 1:
-            body = (trained if codec == 3 else plain).decompress(body, max_output_size=raw)
+            body = (helped if codec == 3 else plain).decompress(body, max_output_size=raw)
         check(len(body) == raw, "block length")
         c, key, seq = Cursor(body), b"", 0
         for i in range(count):

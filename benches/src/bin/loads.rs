@@ -5,18 +5,22 @@
 #![expect(clippy::disallowed_methods, reason = "a bench reads clocks itself")]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use terrace::{Db, Keyspace, Options, Stats};
 use terrace_benches::histogram::Histogram;
-use terrace_benches::workload::{Numbers, THETA, Zipf, fill_value, key};
+use terrace_benches::process::anonymous_bytes;
+use terrace_benches::workload::{Numbers, THETA, Texts, Zipf, fill_value, key};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// What is done to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Load {
+    /// Four times the sum of the memory and warm budgets, read back: memory beside the budget
+    Budget,
     /// Uniform overwrites of eight times the warm budget, as fast as they go
     Debt,
     /// Nine keys of ten are deleted
@@ -44,7 +48,10 @@ struct Args {
     /// Seconds of puts, for `debt`
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// MiB of log kept warm, for `debt`
+    /// MiB of memory budget, for `debt` and `budget`
+    #[arg(long, default_value_t = 64)]
+    memory_mib: u64,
+    /// MiB of log kept warm, for `debt` and `budget`
     #[arg(long, default_value_t = 32)]
     warm_mib: u64,
 }
@@ -62,10 +69,11 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let all = [Load::Debt, Load::Delete, Load::Zipf, Load::Uniform];
+    let all = [Load::Budget, Load::Debt, Load::Delete, Load::Zipf, Load::Uniform];
     let loads = if args.loads.is_empty() { &all[..] } else { &args.loads[..] };
     for load in loads {
         let outcome = match load {
+            Load::Budget => budget(&args),
             Load::Debt => debt(&args),
             _ => space(&args, *load),
         };
@@ -85,7 +93,7 @@ fn put(ks: &Keyspace, id: u64, version: u64, value: &mut [u8]) -> Outcome<()> {
 /// Puts into a store whose log is an eighth of its data: demotion, cleaning and merging never rest.
 fn debt(args: &Args) -> Outcome<()> {
     let warm = args.warm_mib << 20;
-    let db = Options::new().memory_budget(64 << 20).warm_budget(warm).temporary()?;
+    let db = Options::new().memory_budget(args.memory_mib << 20).warm_budget(warm).temporary()?;
     let ks = db.keyspace("default")?;
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let whole = std::thread::scope(|scope| -> Outcome<Histogram> {
@@ -131,6 +139,71 @@ fn put_until(ks: &Keyspace, args: &Args, writer: u64, until: Instant) -> Outcome
         }
     }
     Ok(latencies)
+}
+
+/// Loads text, four times what both budgets hold, reads all of it twice, most of it by skew, and
+/// looks at the memory of this process every 2 ms.
+fn budget(args: &Args) -> Outcome<()> {
+    let (memory, warm) = (args.memory_mib << 20, args.warm_mib << 20);
+    let before = anonymous_bytes();
+    let (loading, done) = (AtomicBool::new(true), AtomicBool::new(false));
+    let (loaded, read) = std::thread::scope(|scope| -> Outcome<(u64, u64)> {
+        let watch = scope.spawn(|| {
+            let (mut loaded, mut read) = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                let peak = if loading.load(Ordering::Relaxed) { &mut loaded } else { &mut read };
+                *peak = anonymous_bytes().saturating_sub(before).max(*peak);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            (loaded, read)
+        });
+        let outcome = fill_and_read(args, &loading);
+        done.store(true, Ordering::Relaxed);
+        let peaks = watch.join().map_err(|_| "the watch panicked")?;
+        outcome.map(|()| peaks)
+    })?;
+    println!(
+        "budget: {} MiB of memory and {} of log, values of {} bytes: anonymous memory at most {} \
+         KiB while it loaded ({:.3} of the budget), {} KiB while it was read ({:.3})",
+        memory >> 20,
+        warm >> 20,
+        args.value_len,
+        loaded >> 10,
+        ratio(loaded, memory),
+        read >> 10,
+        ratio(read, memory)
+    );
+    Ok(())
+}
+
+fn fill_and_read(args: &Args, loading: &AtomicBool) -> Outcome<()> {
+    let (memory, warm) = (args.memory_mib << 20, args.warm_mib << 20);
+    let db = Options::new().memory_budget(memory).warm_budget(warm).temporary()?;
+    let ks = db.keyspace("default")?;
+    let keys = 4 * (memory + warm) / args.encoded_len();
+    let texts = Texts::default();
+    let text = |id| {
+        let mut text = texts.text(id);
+        text.truncate(args.value_len);
+        text
+    };
+    for id in 0..keys {
+        ks.put(key(id), text(id))?;
+    }
+    while !db.settle(Duration::from_mins(1))? {}
+    loading.store(false, Ordering::Relaxed);
+    let (zipf, mut numbers) = (Zipf::new(keys, THETA), Numbers::new(1));
+    for id in 0..keys {
+        for id in [id, zipf.id(&mut numbers)] {
+            let value = ks.get(key(id))?.ok_or("a key is missing")?;
+            if value[..] != text(id) {
+                return Err(format!("record {id} is wrong").into());
+            }
+        }
+    }
+    let memory = db.ledger().memory;
+    println!("  the store's own account: {memory:?}");
+    Ok(())
 }
 
 /// Loads, changes, and waits until the store is quiet; what it takes then, and what it wrote.

@@ -5,7 +5,9 @@ use std::time::Instant;
 use terrace_benches::workload::{VALUE_LEN, fill_value, key};
 
 use crate::engine::Outcome;
-use crate::group::{Job, anonymous_bytes, disk_bytes, emit, figure, fill, rate};
+use terrace_benches::process::anonymous_bytes;
+
+use crate::group::{Job, disk_bytes, emit, figure, fill, rate};
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
     let before = anonymous_bytes();

@@ -209,13 +209,6 @@ fn get(reader: &dyn crate::engine::Reader, id: u64) -> Outcome<()> {
     check(right, id)
 }
 
-/// Anonymous memory of this process in bytes.
-fn anonymous_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
-}
-
 /// Bytes that a directory takes on the disk.
 fn disk_bytes(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -8,7 +8,7 @@ use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
 use crate::cold::ColdRecord;
-use crate::cold::filter::build_filter;
+use crate::cold::hashes::{Hashes, Written};
 use crate::cold::tally::Tally;
 use crate::error::{Damage, Error, Result};
 use crate::format::archive::{
@@ -16,6 +16,7 @@ use crate::format::archive::{
 };
 use crate::format::block::{BlockHeader, BlockWriter, Codec, Entry, EntryValue, put_sort_key};
 use crate::format::block_index::IndexWriter;
+use crate::format::cursor::FieldError;
 use crate::format::dictionary::check_dictionary;
 use crate::hash::HashSeed;
 use crate::ids::ArchiveId;
@@ -45,13 +46,16 @@ pub(crate) struct NewArchive {
     /// Of zstd, 1 to 19.
     pub level: i32,
     pub seed: HashSeed,
-    /// From [`crate::cold::dictionary::Sampler::train`].
+    /// From [`crate::cold::dictionary::Sampler::finish`].
     pub dictionary: Option<Vec<u8>>,
+    /// Hashes that are kept in memory for the filter; beyond it the blocks are read again.
+    pub hashes_max: usize,
 }
 
 /// Writes one archive, streaming. Dropping it leaves an unfinished file behind.
 ///
-/// Memory: 8 bytes a record for the filter, the block index, one block and 256 KiB.
+/// Memory: 8 bytes for each of `hashes_max`, 2.5 bytes a record for the filter, the block index,
+/// one block and 256 KiB.
 pub(crate) struct ArchiveBuilder {
     header: ArchiveHeader,
     seed: HashSeed,
@@ -67,7 +71,7 @@ pub(crate) struct ArchiveBuilder {
     block_before_key: Vec<u8>,
     block_first_key: Vec<u8>,
     sort_key: Vec<u8>,
-    hashes: Vec<u64>,
+    hashes: Hashes,
     tally: Tally,
     raw_count: u32,
     raw_len: u64,
@@ -77,9 +81,9 @@ pub(crate) struct ArchiveBuilder {
 impl ArchiveBuilder {
     /// Creates the file. The caller has named it in the manifest and syncs the directory later.
     pub(crate) fn new(dir: &dyn Dir, new: NewArchive) -> Result<Self> {
-        let NewArchive { id, store, nonce, created_ms, level, seed, dictionary } = new;
+        let NewArchive { id, store, nonce, created_ms, level, seed, dictionary, hashes_max } = new;
         let dictionary = dictionary.unwrap_or_default();
-        assert!(check_dictionary(&dictionary).is_ok(), "{DOING}: not a trained dictionary");
+        assert!(check_dictionary(&dictionary).is_ok(), "{DOING}: not a dictionary");
         let name = id.to_string();
         let path = dir.path().join(&name);
         let compressor = Compressor::with_dictionary(level, &dictionary)
@@ -99,7 +103,7 @@ impl ArchiveBuilder {
             block_before_key: Vec::new(),
             block_first_key: Vec::new(),
             sort_key: Vec::new(),
-            hashes: Vec::new(),
+            hashes: Hashes::new(hashes_max),
             tally: Tally::new(created_ms),
             raw_count: 0,
             raw_len: 0,
@@ -113,7 +117,7 @@ impl ArchiveBuilder {
 
     /// About how long the file would be if it ended now; blocks that wait count as they are.
     pub(crate) fn estimated_len(&self) -> u64 {
-        let waiting = self.block.len_bytes() + self.index.len_bytes() + self.hashes.len() * 5 / 4;
+        let waiting = self.block.len_bytes() + self.index.len_bytes() + self.hashes.count() * 5 / 4;
         let fixed = self.dictionary.len() + self.tally.tables_len() + ARCHIVE_FOOTER_LEN + 64;
         self.output.position() + (waiting + fixed) as u64
     }
@@ -216,13 +220,28 @@ impl ArchiveBuilder {
         (footer.raw_count, footer.raw_len) = (self.raw_count, self.raw_len);
         let nonce = self.header.nonce;
         footer.dictionary = self.output.region(&self.dictionary, nonce)?;
-        footer.filter = self.output.region(&build_filter(&mut self.hashes), nonce)?;
+        self.output.flush()?;
+        let hashes = std::mem::replace(&mut self.hashes, Hashes::new(0));
+        let filter = hashes.into_filter(&self.written());
+        let filter = filter.map_err(|found| self.output.damage(found))?;
+        footer.filter = self.output.region(&filter, nonce)?;
         let index = self.index.finish(footer.data_end, footer.record_count, &self.last_key);
         footer.index = self.output.region(&index.ok_or_else(index_is_full)?, nonce)?;
         footer.tables = self.output.region(&self.tally.tables().encode(), nonce)?;
         let offset = self.output.position();
         self.output.write(&footer.encode(self.header.id, nonce, offset))?;
         self.output.finish()
+    }
+
+    fn written(&self) -> Written<'_> {
+        Written {
+            file: &*self.output.file,
+            nonce: self.header.nonce,
+            created_ms: self.header.created_ms,
+            seed: self.seed,
+            dictionary: &self.dictionary,
+            index: &self.index,
+        }
     }
 
     /// Gives up and unlinks the file.
@@ -300,6 +319,11 @@ impl Output {
         self.flush()?;
         self.file.sync().map_err(|source| Error::io("sync archive", &self.path, source))?;
         Ok(self.flushed)
+    }
+
+    fn damage(&self, found: FieldError) -> Error {
+        let FieldError { field, found, expected } = found;
+        Damage::new(DOING, &self.name, self.position(), field, found, expected).into()
     }
 
     fn corrupt(&self, found: u32, expected: u32) -> Error {

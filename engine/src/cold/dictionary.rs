@@ -1,23 +1,22 @@
-//! Trains the dictionary of an archive to be, and keeps it only where it pays.
-//! Knows records as block bytes; knows nothing of files.
+//! Makes the dictionary of an archive to be, and keeps it only where it pays.
+//! Knows records as block bytes; knows nothing of files, nor how the content is chosen.
 
 use parking_lot::Mutex;
 use zstd::bulk::Compressor;
 
 use crate::cold::ColdRecord;
 use crate::cold::builder::{BLOCK_LEN_TARGET, INLINE_VALUE_LEN_MAX};
+use crate::cold::cover::most_covering;
 use crate::format::block::{BlockWriter, Entry, EntryValue, put_sort_key};
-use crate::format::dictionary::check_dictionary;
+use crate::format::dictionary::content_only;
 use crate::limits::DICTIONARY_LEN_MAX;
 
 /// Most sampled bytes that are kept: about a hundred times a dictionary.
 const SAMPLE_LEN_MAX: u64 = 100 * DICTIONARY_LEN_MAX as u64;
-/// Fewer sampled bytes than this train nothing.
+/// Fewer sampled bytes than this make none.
 const SAMPLE_LEN_MIN: usize = 128 << 10;
 /// One sampled block in so many is held out to judge the dictionary.
-const HELD_OUT: usize = 6;
-/// Zstd learns from pieces of a block: its neighbours in the file do not help it.
-const PIECE_LEN: usize = 1 << 10;
+const HELD_OUT: u64 = 6;
 
 /// Zstd's trainer writes variables of the whole process, and two stores may train at once.
 /// Protects: those variables. A leaf lock.
@@ -25,12 +24,13 @@ static TRAINING: Mutex<()> = Mutex::new(());
 
 /// Collects a uniform sample of the blocks that an archive will have.
 ///
-/// Feed it all records in order, then `train`. A block that is not sampled is only counted.
+/// Feed it all records in order, then `finish`. A block that is not sampled is only counted.
 /// Memory: at most 2 MiB and one block.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     /// Records whose bytes are expected in all.
     expected_len: u64,
+    sample_max: u64,
     created_ms: u64,
     random: u64,
     writer: BlockWriter,
@@ -39,15 +39,20 @@ pub(crate) struct Sampler {
     sampled: bool,
     seen_len: u64,
     kept_len: u64,
-    blocks: Vec<Vec<u8>>,
+    kept_count: u64,
+    /// What the dictionary is made of, and the blocks that judge it.
+    sample: Vec<u8>,
+    held_out: Vec<Vec<u8>>,
     sort_key: Vec<u8>,
 }
 
 impl Sampler {
     /// `expected_len`: about how many bytes of keys and values will come. `random`: any number.
-    pub(crate) fn new(expected_len: u64, created_ms: u64, random: u64) -> Self {
+    /// `sample_max`: bytes that are kept at most.
+    pub(crate) fn new(expected_len: u64, sample_max: u64, created_ms: u64, random: u64) -> Self {
         let mut sampler = Self {
             expected_len,
+            sample_max: sample_max.min(SAMPLE_LEN_MAX),
             created_ms,
             random,
             writer: BlockWriter::new(created_ms),
@@ -55,7 +60,9 @@ impl Sampler {
             sampled: false,
             seen_len: 0,
             kept_len: 0,
-            blocks: Vec::new(),
+            kept_count: 0,
+            sample: Vec::new(),
+            held_out: Vec::new(),
             sort_key: Vec::new(),
         };
         sampler.sampled = sampler.draw();
@@ -68,7 +75,7 @@ impl Sampler {
         let mixed = (self.random ^ self.random >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
         let drawn = (mixed ^ mixed >> 31) % self.expected_len.max(1);
-        drawn < SAMPLE_LEN_MAX && self.kept_len < SAMPLE_LEN_MAX
+        drawn < self.sample_max && self.kept_len < self.sample_max
     }
 
     pub(crate) fn add(&mut self, record: &ColdRecord<'_>) {
@@ -96,22 +103,39 @@ impl Sampler {
 
     fn end_block(&mut self) {
         if self.writer.count() > 0 {
-            let bytes = self.writer.finish().to_vec();
+            let bytes = self.writer.finish();
             self.kept_len = self.kept_len.saturating_add(bytes.len() as u64);
-            self.blocks.push(bytes);
+            if self.kept_count.is_multiple_of(HELD_OUT) {
+                self.held_out.push(bytes.to_vec());
+            } else {
+                self.sample.extend_from_slice(bytes);
+            }
+            self.kept_count += 1;
             self.writer = BlockWriter::new(self.created_ms);
         }
         self.block_len = 0;
         self.sampled = self.draw();
     }
 
-    /// The dictionary for all that was seen, if it saves 5 % and its own length.
-    pub(crate) fn train(mut self, level: i32) -> Option<Vec<u8>> {
+    /// The dictionary for all that was seen, if the archive is expected to be 5 % smaller with it,
+    /// the dictionary itself included.
+    pub(crate) fn finish(mut self, level: i32) -> Option<Vec<u8>> {
         self.end_block();
-        train_dictionary(&self.blocks, self.seen_len, level)
+        if self.sample.len() < SAMPLE_LEN_MIN {
+            return None;
+        }
+        let dictionary = content_only(most_covering(&self.sample, DICTIONARY_LEN_MAX))?;
+        let raw_len: usize = self.held_out.iter().map(Vec::len).sum();
+        let without = stored_len(&self.held_out, &[], level)?;
+        let with = stored_len(&self.held_out, &dictionary, level)?;
+        let whole =
+            |sample: u64| u128::from(sample) * u128::from(self.seen_len) / (raw_len as u128).max(1);
+        let with = whole(with) + dictionary.len() as u128;
+        (with * 100 <= whole(without) * 95).then_some(dictionary)
     }
 }
 
+<<<<<<< HEAD
 /// Trains on most of the sampled blocks and judges on the rest.
 ///
 /// `total_len` is what the archive will hold before compression. Returns the dictionary only when
@@ -137,12 +161,10 @@ pub(crate) fn train_dictionary(blocks: &[Vec<u8>], total_len: u64, level: i32) -
     (with * 100 <= whole(without) * 95).then_some(dictionary)
 }
 
+=======
+>>>>>>> main
 /// What the blocks would take in an archive.
-fn stored_len<'a>(
-    blocks: impl Iterator<Item = &'a Vec<u8>>,
-    dictionary: &[u8],
-    level: i32,
-) -> Option<u64> {
+fn stored_len(blocks: &[Vec<u8>], dictionary: &[u8], level: i32) -> Option<u64> {
     let mut compressor = Compressor::with_dictionary(level, dictionary).ok()?;
     let mut total = 0;
     for block in blocks {

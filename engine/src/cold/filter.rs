@@ -1,11 +1,13 @@
 //! Filters in memory: which hashes an archive may hold.
 //! Knows 64-bit hashes; knows nothing of keys or blocks.
 
+use std::ops::Range;
+
 use xorf::{BinaryFuse8, Descriptor, Filter as _};
 
 use crate::format::cursor::Decoded;
 use crate::format::filter::{
-    Partition, decode_filter, encode_filter, partition_count, partition_of,
+    PARTITION_RECORD_COUNT, Partition, decode_filter, encode_filter, partition_count, partition_of,
 };
 use crate::hash::KeyHash;
 
@@ -77,30 +79,61 @@ impl Part {
     }
 }
 
-/// Builds the region of a filter over the hashes of all records. Sorts them.
-pub(crate) fn build_filter(hashes: &mut [u64]) -> Vec<u8> {
-    hashes.sort_unstable();
-    let record_count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
-    let count = partition_count(record_count);
-    let mut built = Vec::with_capacity(count as usize);
-    let mut rest: &[u64] = hashes;
-    for partition in 0..count {
-        let split = rest.partition_point(|&hash| partition_of(hash, count) <= partition as usize);
-        let (mine, after) = rest.split_at(split);
-        rest = after;
-        built.push((build_partition(mine), mine.len()));
+/// Builds the region of a filter, some partitions at a time.
+#[derive(Debug)]
+pub(crate) struct FilterBuilder {
+    partition_count: u32,
+    built: Vec<(BinaryFuse8, usize)>,
+}
+
+impl FilterBuilder {
+    /// For an archive of so many records.
+    pub(crate) fn new(record_count: u32) -> Self {
+        Self { partition_count: partition_count(record_count), built: Vec::new() }
     }
-    let partitions: Vec<_> = built
-        .iter()
-        .map(|(fuse, record_count)| Partition {
+
+    pub(crate) fn partition_count(&self) -> u32 {
+        self.partition_count
+    }
+
+    fn partition_from(&self) -> u32 {
+        u32::try_from(self.built.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The partitions to build next, of about so many hashes and one partition at least; `None`
+    /// when all of them are built.
+    pub(crate) fn next_partitions(&self, hash_count: usize) -> Option<Range<u32>> {
+        let from = self.partition_from();
+        let count = u32::try_from(hash_count).unwrap_or(u32::MAX) / PARTITION_RECORD_COUNT;
+        let until = from.saturating_add(count.max(1)).min(self.partition_count);
+        (from < until).then_some(from..until)
+    }
+
+    /// Builds the next partitions, those below `until`, of all hashes that belong to them. Sorts
+    /// the hashes.
+    pub(crate) fn add(&mut self, hashes: &mut [u64], until: u32) {
+        hashes.sort_unstable();
+        let mut rest: &[u64] = hashes;
+        for partition in self.partition_from()..until {
+            let count = self.partition_count;
+            let mine = |hash: &u64| partition_of(*hash, count) <= partition as usize;
+            let (mine, after) = rest.split_at(rest.partition_point(mine));
+            rest = after;
+            self.built.push((build_partition(mine), mine.len()));
+        }
+    }
+
+    /// The region.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        let partitions = self.built.iter().map(|(fuse, record_count)| Partition {
             seed: fuse.descriptor.seed,
             segment_len: fuse.descriptor.segment_length,
             first_count: fuse.descriptor.segment_count_length,
             record_count: u32::try_from(*record_count).unwrap_or(u32::MAX),
             fingerprints: &fuse.fingerprints,
-        })
-        .collect();
-    encode_filter(&partitions)
+        });
+        encode_filter(&partitions.collect::<Vec<_>>())
+    }
 }
 
 /// A filter over sorted hashes, or one that lets everything through where none can be built.
@@ -137,6 +170,12 @@ mod tests {
                 mixed ^ mixed >> 27
             })
             .collect()
+    }
+
+    fn build_filter(hashes: &mut [u64]) -> Vec<u8> {
+        let mut builder = FilterBuilder::new(u32::try_from(hashes.len()).unwrap());
+        builder.add(hashes, builder.partition_count());
+        builder.finish()
     }
 
     #[test]

@@ -2,12 +2,17 @@
 //! Knows archives; knows nothing of the hot and warm tiers, of the manifest, or of when to merge.
 
 pub(crate) mod builder;
+mod cover;
 pub(crate) mod cursor;
 pub(crate) mod dead;
 pub(crate) mod decode;
 pub(crate) mod dictionary;
 pub(crate) mod filter;
+<<<<<<< HEAD
 pub(crate) mod opening;
+=======
+mod hashes;
+>>>>>>> main
 pub(crate) mod reader;
 pub(crate) mod tally;
 pub(crate) mod verify;

@@ -50,6 +50,7 @@ fn new_archive(id: u32, dictionary: Option<Vec<u8>>) -> NewArchive {
         level: 3,
         seed: SEED,
         dictionary,
+        hashes_max: 1 << 20,
     }
 }
 
@@ -258,11 +259,11 @@ fn text_takes_at_most_half_of_its_bytes_and_a_dictionary_makes_it_less() {
     let place = place();
     let model = text_model(30_000);
     let body_len: usize = model.iter().map(|((_, key), fields)| key.len() + fields.2.len()).sum();
-    let mut sampler = Sampler::new(body_len as u64, CREATED_MS, 1);
+    let mut sampler = Sampler::new(body_len as u64, 1 << 20, CREATED_MS, 1);
     records(&model).for_each(|record| sampler.add(&record));
     let plain = write(&place, 1, &model, None);
     assert!(plain * 2 <= body_len as u64, "{plain} of {body_len} bytes");
-    if let Some(dictionary) = sampler.train(3) {
+    if let Some(dictionary) = sampler.finish(3) {
         let with = write(&place, 2, &model, Some(dictionary));
         assert!(with < plain, "{with} with a dictionary, {plain} without");
         assert_holds(&open(&place, 2).unwrap(), &model);
@@ -270,9 +271,31 @@ fn text_takes_at_most_half_of_its_bytes_and_a_dictionary_makes_it_less() {
 }
 
 #[test]
+fn a_filter_whose_hashes_did_not_fit_into_memory_is_the_same_byte_for_byte() {
+    let place = place();
+    let record = |number: u32| {
+        let long = if number.is_multiple_of(40_000) { 70_000 } else { 0 };
+        ((number % 3, number.to_be_bytes().to_vec()), (1, 0, vec![7; long]))
+    };
+    let model: Model = (0..140_000).map(record).collect();
+    let dictionary: Vec<u8> = (0..2000_u32).flat_map(u32::to_be_bytes).collect();
+    let files = [1 << 20, 70_000, 1].map(|hashes_max| {
+        let new = NewArchive { hashes_max, ..new_archive(1, Some(dictionary.clone())) };
+        let mut builder = ArchiveBuilder::new(&*place.dir, new).unwrap();
+        records(&model).for_each(|record| builder.add(&record).unwrap());
+        builder.finish().unwrap();
+        let bytes = damage::read(&place, 1);
+        assert_eq!(open(&place, 1).unwrap().verify(&mut |_| ()), Vec::new());
+        place.dir.unlink(&ArchiveId(1).to_string()).unwrap();
+        bytes
+    });
+    assert!(files[0] == files[1] && files[1] == files[2]);
+}
+
+#[test]
 fn a_dictionary_that_saves_too_little_is_dropped_and_one_that_saves_is_kept() {
     let sample = |value: &dyn Fn(u32) -> Vec<u8>| {
-        let mut sampler = Sampler::new(4 << 20, CREATED_MS, 1);
+        let mut sampler = Sampler::new(4 << 20, 1 << 20, CREATED_MS, 1);
         for n in 0..3000_u32 {
             let (key, value) = (n.to_be_bytes(), value(n));
             let crc = body_crc(Incarnation(1), &key, &value);
@@ -285,7 +308,7 @@ fn a_dictionary_that_saves_too_little_is_dropped_and_one_that_saves_is_kept() {
                 value: &value,
             });
         }
-        sampler.train(3)
+        sampler.finish(3)
     };
     assert_eq!(sample(&|n| noise(1400, n * 7 + 1)), None);
     let template = noise(6000, 99);

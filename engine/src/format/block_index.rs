@@ -52,6 +52,14 @@ impl IndexWriter {
         Some(())
     }
 
+    /// Where the blocks so far begin.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rows
+            .chunks(INDEX_ROW_LEN)
+            .filter_map(|row| row.first_chunk())
+            .map(|o| u64::from_le_bytes(*o))
+    }
+
     pub(crate) fn len_bytes(&self) -> usize {
         self.rows.len() + INDEX_ROW_LEN + self.keys.len()
     }

@@ -1,15 +1,15 @@
 //! The dictionary region of an archive: what a reader checks before zstd sees it.
-//! Knows the length and the magic; training lives in `cold`. format-spec.md 8, "Dictionary".
+//! Knows the length and the magic; what is in it, `cold` chooses. format-spec.md 8, "Dictionary".
 
 use crate::format::cursor::{Decoded, FieldError};
 use crate::limits::DICTIONARY_LEN_MAX;
 
 /// First bytes of a dictionary with entropy tables, as zstd defines them.
-pub(crate) const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xA4, 0x30, 0xEC];
-/// Magic and dictionary id.
+const TABLES_MAGIC: [u8; 4] = [0x37, 0xA4, 0x30, 0xEC];
+/// What is shorter, zstd takes for none.
 const DICTIONARY_LEN_MIN: usize = 8;
 
-/// Accepts an absent dictionary (no bytes) or one of an acceptable length that begins as zstd's do.
+/// Accepts an absent dictionary (no bytes) or one of an acceptable length.
 pub(crate) fn check_dictionary(bytes: &[u8]) -> Decoded<Option<&[u8]>> {
     if bytes.is_empty() {
         return Ok(None);
@@ -18,10 +18,13 @@ pub(crate) fn check_dictionary(bytes: &[u8]) -> Decoded<Option<&[u8]>> {
         let expected = format_args!("{DICTIONARY_LEN_MIN} to {DICTIONARY_LEN_MAX}").to_string();
         return Err(FieldError::new("dictionary length", bytes.len(), expected));
     }
-    if !bytes.starts_with(&DICTIONARY_MAGIC) {
-        return Err(FieldError::new("dictionary magic", "other bytes", "zstd's"));
-    }
     Ok(Some(bytes))
+}
+
+/// This content as a dictionary, unless it is too short or zstd would look for tables in it.
+pub(crate) fn content_only(content: Vec<u8>) -> Option<Vec<u8>> {
+    let sound = check_dictionary(&content).ok()?.is_some() && !content.starts_with(&TABLES_MAGIC);
+    sound.then_some(content)
 }
 
 #[cfg(test)]
@@ -29,14 +32,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dictionary_is_absent_or_bounded_and_begins_with_the_magic() {
+    fn a_dictionary_is_absent_or_bounded() {
         assert_eq!(check_dictionary(&[]), Ok(None));
-        let mut bytes = DICTIONARY_MAGIC.to_vec();
-        assert!(check_dictionary(&bytes).is_err());
-        bytes.resize(DICTIONARY_LEN_MAX, 0);
+        assert!(check_dictionary(&[1; DICTIONARY_LEN_MIN - 1]).is_err());
+        let mut bytes = vec![7; DICTIONARY_LEN_MAX];
         assert_eq!(check_dictionary(&bytes), Ok(Some(&bytes[..])));
         bytes.push(0);
         assert_eq!(check_dictionary(&bytes).unwrap_err().field, "dictionary length");
-        assert_eq!(check_dictionary(&[0; 64]).unwrap_err().field, "dictionary magic");
+    }
+
+    #[test]
+    fn content_that_zstd_would_read_as_tables_is_no_dictionary() {
+        assert_eq!(content_only(vec![7; 64]), Some(vec![7; 64]));
+        assert_eq!(content_only([&TABLES_MAGIC[..], &[7; 60]].concat()), None);
+        assert_eq!(content_only(Vec::new()), None);
+        assert_eq!(content_only(vec![7; DICTIONARY_LEN_MIN - 1]), None);
     }
 }

@@ -30,6 +30,8 @@ struct Candidate {
     len: u64,
     live: u64,
     expired: u64,
+    /// Records that movement must remember.
+    records: u64,
 }
 
 impl Candidate {
@@ -121,7 +123,8 @@ impl Tiers {
             let expired = account.expired_bytes(now);
             let live = account.live_bytes() - expired + account.pinned_bytes;
             let len = segment.sealed().map_or(0, |facts| facts.len);
-            candidates.push(Candidate { segment, len, live, expired });
+            let records = account.record_count();
+            candidates.push(Candidate { segment, len, live, expired, records });
         }
         candidates.sort_by_key(|candidate| candidate.segment.id);
         candidates
@@ -144,9 +147,11 @@ impl Tiers {
         let excess = warm.saturating_sub(high).max(budget / 8);
         let most = excess.min(self.batch_len_max());
         let mut victims = Vec::new();
-        let mut taken = 0;
+        let (mut taken, mut records) = (0, 0);
         for candidate in candidates {
-            if taken >= most {
+            records += candidate.records;
+            let too_many = records > self.scratch().records_max() && !victims.is_empty();
+            if taken >= most || too_many {
                 break;
             }
             taken += candidate.len;
@@ -171,8 +176,7 @@ impl Tiers {
         Ok(Step::Worked)
     }
 
-    /// Bytes of victims that one batch may take: what movement remembers of each record must fit
-    /// the scratch share of the memory budget.
+    /// Bytes of victims that one batch may take.
     fn batch_len_max(&self) -> u64 {
         self.options.memory_budget.clamp(4 << 20, 256 << 20)
     }
@@ -201,10 +205,13 @@ impl Tiers {
         }
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.garbage_percent()));
         let mut victims = Vec::new();
-        let mut kept = 0;
+        let (mut kept, mut records) = (0, 0);
         for candidate in candidates {
+            records += candidate.records;
+            let too_many = records > self.scratch().records_max();
             if candidate.garbage_percent() < GARBAGE_PERCENT_MIN
-                || !victims.is_empty() && kept + candidate.live > self.options.segment_size
+                || !victims.is_empty()
+                    && (kept + candidate.live > self.options.segment_size || too_many)
             {
                 break;
             }

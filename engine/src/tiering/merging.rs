@@ -140,6 +140,7 @@ impl Tiers {
             level,
             seed: self.seed,
             dictionary,
+            hashes_max: self.scratch().hashes_max(),
         };
         let mut builder = ArchiveBuilder::new(&*self.archive_dir, new)?;
         self.each_live(victims, now_ms, |record| builder.add(record))?;
@@ -167,12 +168,12 @@ impl Tiers {
         level: i32,
     ) -> Result<Option<Vec<u8>>> {
         let total = victims.iter().map(|entry| entry.archive.footer().encoded_len).sum();
-        let mut sampler = Sampler::new(total, now_ms, random()?);
+        let mut sampler = Sampler::new(total, self.scratch().sample_max(), now_ms, random()?);
         self.each_live(victims, now_ms, |record| {
             sampler.add(record);
             Ok(())
         })?;
-        Ok(sampler.train(level))
+        Ok(sampler.finish(level))
     }
 
     /// Hands the live records of all victims to `each`, in order of (incarnation, key).

@@ -17,10 +17,9 @@ use crate::format::record::{Record, RecordHeader};
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::ids::{ArchiveId, Location, SegmentId, Seq, Slot};
 use crate::manifest::seal_op;
-use crate::tiering::switch::{Destination, Item, Moved};
+use crate::tiering::switch::Item;
 use crate::tiers::{Maintenance, Tiers, bump};
 use crate::vfs::os;
-use crate::warm::account::Weight;
 use crate::warm::active::SegmentWriter;
 use crate::warm::segment::Segment;
 use crate::warm::versions::{OldPlace, OldVersion};
@@ -43,6 +42,14 @@ struct Judged {
     cold: Vec<Item>,
     /// Tombstones and expired records whose older versions are all marked dead.
     dropped: Vec<Item>,
+}
+
+/// Where the live records went. The archive has them in the order of `Judged::cold`.
+#[derive(Debug, Default)]
+struct Copies {
+    /// Places in the survivor segment, first of the survivors, then of what was kept.
+    offsets: Vec<u32>,
+    archive: Option<Arc<ArchiveEntry>>,
 }
 
 /// The files that a reclaiming writes.
@@ -78,8 +85,8 @@ impl Tiers {
         self.sort_items(&mut judged.cold);
         let mut drafts = self.draft(&judged)?;
         let written = self.write_drafts(&judged, &mut drafts, victims);
-        let (moved, archive) = match written {
-            Ok(written) => written,
+        let copies = match written {
+            Ok(copies) => copies,
             Err(error) => {
                 self.abandon(drafts);
                 if let Error::Corrupt(damage) = &error {
@@ -102,13 +109,23 @@ impl Tiers {
             self.abandon(drafts);
             return Err(error);
         }
-        self.publish_files(&drafts, archive.as_ref());
-        self.switch_moved(&moved, archive.as_ref());
+        self.publish_files(&drafts, copies.archive.as_ref());
+        self.switch_copied(&judged, &drafts, &copies);
         self.switch_dropped(&judged.dropped);
         self.retire(maintenance, victims);
         bump(&self.counters.segments_cleaned, victims.len() as u64);
         bump(&self.counters.records_demoted, judged.cold.len() as u64);
         Ok(())
+    }
+
+    fn switch_copied(&self, judged: &Judged, drafts: &Drafts, copies: &Copies) {
+        if let Some((writer, _)) = &drafts.survivor {
+            let from = judged.survivors.iter().chain(&judged.kept);
+            self.switch_to_warm(from.zip(&copies.offsets), writer.segment.slot);
+        }
+        if let Some(archive) = &copies.archive {
+            self.switch_to_cold(&judged.cold, archive);
+        }
     }
 
     /// Reads the victims' trailers and decides about each record that the index names.
@@ -207,7 +224,7 @@ impl Tiers {
 
     /// Hands the record of an item to `read`. The segment cannot be retired meanwhile: movement
     /// retires segments, and there is one movement at a time.
-    fn with_record<R>(
+    pub(crate) fn with_record<R>(
         &self,
         item: &Item,
         read: impl FnOnce(&Arc<Segment>, &Record<'_>) -> Result<R>,
@@ -224,24 +241,23 @@ impl Tiers {
         judged: &Judged,
         drafts: &mut Drafts,
         victims: &[Arc<Segment>],
-    ) -> Result<(Vec<Moved>, Option<Arc<ArchiveEntry>>)> {
-        let count = judged.survivors.len() + judged.kept.len() + judged.cold.len();
-        let mut moved = Vec::with_capacity(count);
+    ) -> Result<Copies> {
+        let mut copies = Copies::default();
         if let Some((writer, id)) = &mut drafts.survivor {
-            self.write_survivor(writer, &judged.survivors, false, &mut moved)?;
-            self.write_survivor(writer, &judged.kept, true, &mut moved)?;
+            copies.offsets.reserve_exact(judged.survivors.len() + judged.kept.len());
+            self.write_survivor(writer, &judged.survivors, false, &mut copies.offsets)?;
+            self.write_survivor(writer, &judged.kept, true, &mut copies.offsets)?;
             let (facts, footer) = writer.write_trailer(&self.seed)?;
             writer.segment.set_sealed(facts, footer);
             drafts.ops.push(seal_op(*id, &facts));
             bump(&self.counters.survivor_bytes, facts.len);
         }
-        let mut archive = None;
         if let Some(id) = drafts.archive {
             self.moved();
-            let made = self.write_archive(id, &judged.cold, &mut moved)?;
+            let made = self.write_archive(id, &judged.cold)?;
             drafts.ops.push(Op::ListArchive { id, len: made.archive.file_len() });
             bump(&self.counters.archive_bytes, made.archive.file_len());
-            archive = Some(made);
+            copies.archive = Some(made);
         }
         // A reader that missed in the index before a mark and in the archive after it asks again.
         self.moved();
@@ -256,7 +272,7 @@ impl Tiers {
         }
         self.sync_dirs()?;
         self.sync()?;
-        Ok((moved, archive))
+        Ok(copies)
     }
 
     pub(crate) fn sync_dirs(&self) -> Result<()> {
@@ -276,9 +292,8 @@ impl Tiers {
         writer: &mut SegmentWriter,
         items: &[Item],
         old: bool,
-        moved: &mut Vec<Moved>,
+        offsets: &mut Vec<u32>,
     ) -> Result<()> {
-        let slot = writer.segment.slot;
         for item in items {
             self.with_record(item, |segment, record| {
                 record.check_body().map_err(|e| {
@@ -286,9 +301,7 @@ impl Tiers {
                 })?;
                 writer.make_room(record.header.encoded_len())?;
                 let header = RecordHeader { more: false, batch: false, old, ..record.header };
-                let offset = writer.append(&header, record.key, record.value);
-                let to = Destination::Warm(Location::new(slot, offset));
-                moved.push(Moved { item: *item, weight: Weight::of(&record.header), to });
+                offsets.push(writer.append(&header, record.key, record.value));
                 Ok(())
             })?;
         }
@@ -296,13 +309,8 @@ impl Tiers {
         Ok(())
     }
 
-    /// Trains a dictionary and writes the cold records, sorted by key before, as one archive.
-    fn write_archive(
-        &self,
-        id: u32,
-        cold: &[Item],
-        moved: &mut Vec<Moved>,
-    ) -> Result<Arc<ArchiveEntry>> {
+    /// Makes a dictionary and writes the cold records, sorted by key before, as one archive.
+    fn write_archive(&self, id: u32, cold: &[Item]) -> Result<Arc<ArchiveEntry>> {
         let table = self.segments.load_full();
         let record = |item: &Item| {
             table.of(item.from).and_then(|segment| segment.record(u64::from(item.from.offset)).ok())
@@ -310,13 +318,14 @@ impl Tiers {
         let created_ms = self.clock.now_ms();
         let level = self.level_of(cold.first().and_then(record));
         let total = cold.iter().filter_map(record).map(|record| record.header.encoded_len()).sum();
-        let mut sampler = Sampler::new(total, created_ms, self.draw_nonce()?);
+        let sample_max = self.scratch().sample_max();
+        let mut sampler = Sampler::new(total, sample_max, created_ms, self.draw_nonce()?);
         for item in cold {
             if let Some(record) = record(item) {
                 sampler.add(&cold_record(&record));
             }
         }
-        let dictionary = sampler.train(level);
+        let dictionary = sampler.finish(level);
         let new = NewArchive {
             id: ArchiveId(id),
             store: self.store,
@@ -325,15 +334,11 @@ impl Tiers {
             level,
             seed: self.seed,
             dictionary,
+            hashes_max: self.scratch().hashes_max(),
         };
         let mut builder = ArchiveBuilder::new(&*self.archive_dir, new)?;
-        for (ordinal, item) in (0_u32..).zip(cold) {
-            self.with_record(item, |_, record| {
-                builder.add(&cold_record(record))?;
-                let to = Destination::Cold { ordinal };
-                moved.push(Moved { item: *item, weight: Weight::of(&record.header), to });
-                Ok(())
-            })?;
+        for item in cold {
+            self.with_record(item, |_, record| builder.add(&cold_record(record)))?;
             self.mark_older_dead(item)?;
         }
         builder.finish()?;

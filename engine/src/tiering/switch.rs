@@ -1,11 +1,9 @@
 //! Pointing the index at where records went, a few at a time under the append lock.
 //! A record that was superseded meanwhile stays as it is: its copy is dead on arrival.
 
-use std::sync::Arc;
-
 use crate::cold::ArchiveEntry;
 use crate::error::Error;
-use crate::ids::Location;
+use crate::ids::{Location, Slot};
 use crate::tiers::append::Append;
 use crate::tiers::{Tiers, bump};
 use crate::warm::account::Weight;
@@ -23,66 +21,100 @@ pub(crate) struct Item {
 
 /// Where a record went.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Destination {
+enum Destination<'a> {
     Warm(Location),
-    Cold { ordinal: u32 },
+    Cold { archive: &'a ArchiveEntry, ordinal: u32 },
 }
 
 /// A record and where it went.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Moved {
-    pub item: Item,
-    pub weight: Weight,
-    pub to: Destination,
+#[derive(Debug)]
+struct Moved<'a> {
+    item: Item,
+    /// `None` when the record can no longer be read: then it counts as nothing.
+    weight: Option<Weight>,
+    to: Destination<'a>,
 }
 
 impl Tiers {
-    pub(crate) fn switch_moved(&self, moved: &[Moved], archive: Option<&Arc<ArchiveEntry>>) {
-        for chunk in moved.chunks(CHUNK) {
+    /// Points the index at copies in a survivor segment.
+    pub(crate) fn switch_to_warm<'i>(
+        &self,
+        copies: impl Iterator<Item = (&'i Item, &'i u32)>,
+        slot: Slot,
+    ) {
+        self.switch_moved(
+            copies.map(|(item, offset)| (*item, Destination::Warm(Location::new(slot, *offset)))),
+        );
+    }
+
+    /// Takes what an archive has now out of the index. The archive has it in this order.
+    pub(crate) fn switch_to_cold(&self, items: &[Item], archive: &ArchiveEntry) {
+        let ordinals = (0_u32..).map(|ordinal| Destination::Cold { archive, ordinal });
+        self.switch_moved(items.iter().copied().zip(ordinals));
+    }
+
+    /// What a record weighs is read where it was, before the append lock is taken for some of them.
+    fn switch_moved<'a>(&self, mut moved: impl Iterator<Item = (Item, Destination<'a>)>) {
+        let mut chunk: Vec<Moved<'a>> = Vec::with_capacity(CHUNK);
+        loop {
+            chunk.extend(moved.by_ref().take(CHUNK).map(|(item, to)| {
+                let weight = self.with_record(&item, |_, record| Ok(Weight::of(&record.header)));
+                Moved { item, weight: weight.ok(), to }
+            }));
+            if chunk.is_empty() {
+                return;
+            }
             let mut append = self.append.lock();
             self.moved();
-            for one in chunk {
-                self.switch_one(&mut append, one, archive);
+            for one in chunk.drain(..) {
+                self.switch_one(&mut append, &one);
             }
         }
     }
 
-    fn switch_one(&self, append: &mut Append, one: &Moved, archive: Option<&Arc<ArchiveEntry>>) {
+    fn switch_one(&self, append: &mut Append, one: &Moved<'_>) {
         let Item { tag, from, .. } = one.item;
         let found = self
             .index
             .find_for_change(&append.index, tag, |entry| Ok::<_, Error>(entry.location == from))
             .unwrap_or(None);
-        match (found, one.to) {
+        let mut kept = false;
+        match (&found, one.to) {
             (Some(found), Destination::Warm(to)) => {
                 append.supersede(from);
-                self.index.replace(&mut append.index, &found, to, found.entry().tombstone);
-                append.kill(from, &one.weight);
-                let counts = one.weight.tombstone || self.keyspaces.is_kept(one.weight.incarnation);
-                if let Some(account) = append.account(to.slot)
-                    && counts
-                {
-                    account.revive(&one.weight);
-                }
+                self.index.replace(&mut append.index, found, to, found.entry().tombstone);
             }
             (Some(found), Destination::Cold { .. }) => {
                 append.supersede(from);
-                self.remove_entry(append, &found);
-                append.kill(from, &one.weight);
-            }
-            (None, Destination::Cold { ordinal }) => {
-                if let Some(entry) = archive {
-                    let place = OldPlace::Cold { archive: entry.archive.id().0, ordinal };
-                    self.versions.move_warm(tag, from, place);
-                    let Weight { incarnation, deadline_ms, len, .. } = one.weight;
-                    entry.dead.mark(ordinal, incarnation, deadline_ms, len);
-                }
+                self.remove_entry(append, found);
             }
             (None, Destination::Warm(to)) => {
-                if self.versions.move_warm(tag, from, OldPlace::Warm(to)) {
-                    append.pin(to, one.weight.len);
+                kept = self.versions.move_warm(tag, from, OldPlace::Warm(to));
+            }
+            (None, Destination::Cold { archive, ordinal }) => {
+                let place = OldPlace::Cold { archive: archive.archive.id().0, ordinal };
+                self.versions.move_warm(tag, from, place);
+            }
+        }
+        let Some(weight) = &one.weight else { return };
+        if found.is_some() {
+            append.kill(from, weight);
+        }
+        match one.to {
+            Destination::Warm(to) if found.is_some() => {
+                let counts = weight.tombstone || self.keyspaces.is_kept(weight.incarnation);
+                if let Some(account) = append.account(to.slot)
+                    && counts
+                {
+                    account.revive(weight);
                 }
             }
+            Destination::Warm(to) if kept => append.pin(to, weight.len),
+            Destination::Cold { archive, ordinal } if found.is_none() => {
+                let Weight { incarnation, deadline_ms, len, .. } = *weight;
+                archive.dead.mark(ordinal, incarnation, deadline_ms, len);
+            }
+            Destination::Warm(_) | Destination::Cold { .. } => {}
         }
     }
 

@@ -30,6 +30,7 @@ pub(crate) mod read_only;
 pub(crate) mod rebuild;
 pub(crate) mod recover;
 pub(crate) mod scan;
+pub(crate) mod scratch;
 pub(crate) mod several;
 pub(crate) mod span;
 pub(crate) mod tally;

@@ -21,6 +21,7 @@ use crate::tiers::keyspaces::{KeyspaceState, Keyspaces};
 use crate::tiers::moments::Moments;
 use crate::tiers::order::Unsorted;
 use crate::tiers::recover::{Opened, Recovered, open_dir};
+use crate::tiers::scratch::Scratch;
 use crate::tiers::{Counters, Extra, FilePages, Maintenance, Tiers};
 use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
@@ -33,8 +34,6 @@ use crate::warm::flush::Flusher;
 use crate::warm::index::order::OrderIndex;
 use crate::warm::versions::VersionTable;
 
-/// Memory that movement needs besides what it counts: zstd's contexts, training, sorting.
-const SCRATCH_LEN: u64 = 8 << 20;
 /// How often the system is asked for the memory that it has for pages of files.
 const PAGES_ASKED_EVERY_MS: u64 = 2000;
 
@@ -119,6 +118,11 @@ impl Tiers {
         self.pages.short.store(short, Ordering::Relaxed);
     }
 
+    /// Movement's share of the memory budget.
+    pub(crate) fn scratch(&self) -> Scratch {
+        Scratch::of(self.options.memory_budget)
+    }
+
     /// Gives the hot tier what the other classes of memory leave of the budget.
     fn fit_memory(&self) {
         let taken = self.index.charged_len()
@@ -126,9 +130,7 @@ impl Tiers {
             + self.versions.charged_len()
             + self.changes.charged_len()
             + self.cold.load().anonymous_len();
-        let budget = self.options.memory_budget;
-        let scratch = (budget / 8).max((budget / 2).min(SCRATCH_LEN));
-        let rest = self.options.memory_budget.saturating_sub(taken + scratch);
+        let rest = self.options.memory_budget.saturating_sub(taken + self.scratch().len());
         self.hot.set_budget(rest.max(64 << 10));
     }
 }

@@ -19,6 +19,8 @@ const HOMES_PER_PIECE: u64 = 512;
 const VERSIONS_PER_PIECE: usize = 1024;
 /// Leaves that one step of sweeping looks at.
 const LEAVES_PER_PIECE: usize = 64;
+/// Keys after which a put sorts some in, while too many wait.
+const HELP_EVERY: usize = 32;
 /// How often damage must be seen in the same place before it is believed.
 const DAMAGE_SEEN_MIN: u32 = 3;
 
@@ -188,8 +190,18 @@ impl Tiers {
         if self.order.fresh_count() < least.max(1) {
             return false;
         }
-        self.order.merge(&IndexedKeys::new(self));
+        self.order.merge(MERGE_PIECE, &IndexedKeys::new(self));
         true
+    }
+
+    /// Sorts a few keys in when more wait than the memory budget allows: movement is behind, so a
+    /// put that brings more takes part, twice as many as came.
+    pub(crate) fn help_sort(&self, written: usize) {
+        let waiting = self.order.fresh_count();
+        if waiting > self.scratch().fresh_max() && waiting % HELP_EVERY < written {
+            let most = HELP_EVERY.max(written).saturating_mul(2).min(MERGE_PIECE);
+            self.order.merge(most, &IndexedKeys::new(self));
+        }
     }
 
     /// Returns when every key that is in the index now is in order.

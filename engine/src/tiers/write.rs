@@ -156,6 +156,7 @@ impl Tiers {
             _ => {}
         }
         drop(append);
+        self.help_sort(mutations.len());
         if let Ok(Outcome::Done(seq)) = outcome
             && (over || durability == Durability::Synced)
         {

@@ -87,6 +87,11 @@ impl SegmentAccount {
         Some(Self { record_bytes, tombstone_bytes, tombstone_count, groups, ..rest })
     }
 
+    /// Live records, tombstones included.
+    pub(crate) fn record_count(&self) -> u64 {
+        self.groups.iter().map(|group| group.count).sum::<u64>() + self.tombstone_count
+    }
+
     fn class_end(&self, weight: &Weight) -> u64 {
         if weight.deadline_ms == 0 {
             return u64::MAX;

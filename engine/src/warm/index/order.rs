@@ -44,8 +44,9 @@ pub(crate) trait KeySource {
 
 #[derive(Debug, Default)]
 pub(crate) struct OrderIndex {
-    /// Tags of keys that entered the index and are not sorted in. A leaf lock.
-    fresh: Mutex<Vec<u32>>,
+    /// Tags of keys that entered the index and are not sorted in, in pieces that never grow. A leaf
+    /// lock.
+    fresh: Mutex<Vec<Vec<u32>>>,
     fresh_count: AtomicUsize,
     /// Tags of records that were damaged when they were to be sorted in: their keys may lie
     /// anywhere. A leaf lock.
@@ -116,8 +117,15 @@ impl OrderIndex {
     /// Notes a key that entered the index.
     pub(crate) fn push(&self, tag: u32) {
         let mut fresh = self.fresh.lock();
-        fresh.push(tag);
-        self.fresh_count.store(fresh.len(), Ordering::Release);
+        match fresh.last_mut() {
+            Some(piece) if piece.len() < MERGE_PIECE => piece.push(tag),
+            _ => {
+                let mut piece = Vec::with_capacity(MERGE_PIECE);
+                piece.push(tag);
+                fresh.push(piece);
+            }
+        }
+        self.fresh_count.fetch_add(1, Ordering::Release);
     }
 
     /// Tags whose keys nobody knows: every walk looks at them.
@@ -138,7 +146,8 @@ impl OrderIndex {
 
     /// Bytes of anonymous memory.
     pub(crate) fn charged_len(&self) -> u64 {
-        let unplaced = self.fresh_count() + self.placeless.lock().len();
+        let unplaced = self.fresh_count().next_multiple_of(MERGE_PIECE);
+        let unplaced = unplaced + self.placeless.lock().len();
         let fresh = unplaced as u64 * size_of::<u32>() as u64;
         self.charged.load(Ordering::Relaxed) + fresh
     }
@@ -146,15 +155,15 @@ impl OrderIndex {
     /// Sorts everything in that is fresh now.
     pub(crate) fn merge_all(&self, source: &dyn KeySource) {
         while self.fresh_count() > 0 {
-            self.merge(source);
+            self.merge(MERGE_PIECE, source);
         }
     }
 
-    /// Sorts one piece of what is fresh in. The tree is locked before the piece is taken, so that
-    /// no walk misses a key between the two.
-    pub(crate) fn merge(&self, source: &dyn KeySource) {
+    /// Sorts at most so many of the fresh keys in. The tree is locked before they are taken, so
+    /// that no walk misses a key between the two.
+    pub(crate) fn merge(&self, most: usize, source: &dyn KeySource) {
         let mut tree = self.tree.write();
-        let tags = self.take_fresh();
+        let tags = self.take_fresh(most);
         let mut items = Items::default();
         for chunk in tags.chunks(32) {
             source.prefetch(chunk);
@@ -177,14 +186,15 @@ impl OrderIndex {
         }
     }
 
-    fn take_fresh(&self) -> Vec<u32> {
+    /// At most so many tags of the last piece.
+    fn take_fresh(&self, most: usize) -> Vec<u32> {
         let mut fresh = self.fresh.lock();
-        let keep = fresh.len().saturating_sub(MERGE_PIECE);
-        let taken = fresh.split_off(keep);
-        if fresh.capacity() > 4 * MERGE_PIECE && fresh.len() < fresh.capacity() / 4 {
-            fresh.shrink_to_fit();
+        let Some(mut piece) = fresh.pop() else { return Vec::new() };
+        let taken = piece.split_off(piece.len().saturating_sub(most));
+        if !piece.is_empty() {
+            fresh.push(piece);
         }
-        self.fresh_count.store(fresh.len(), Ordering::Release);
+        self.fresh_count.fetch_sub(taken.len(), Ordering::Release);
         taken
     }
 

@@ -16,7 +16,7 @@ impl OrderIndex {
 
     /// Tags that stand in no leaf.
     pub(crate) fn loose(&self) -> Vec<u32> {
-        let mut tags = self.fresh.lock().clone();
+        let mut tags = self.fresh.lock().concat();
         tags.extend(self.placeless.lock().iter());
         tags
     }

@@ -177,7 +177,7 @@ proptest! {
                         known.remove(key);
                     }
                 }
-                Step::Merge => order.merge(&known),
+                Step::Merge => order.merge(MERGE_PIECE, &known),
                 Step::Sweep => {
                     order.sweep(&[], 4, &known);
                 }
