@@ -31,7 +31,7 @@ const DICTIONARY_SAVING_PERCENT: usize = 5;
 const JUDGE_EVERY: usize = 5;
 
 /// Zstd's trainer writes variables of the whole process.
-/// Protects: those variables, but for a store's own training. A leaf lock.
+/// Protects: those variables. A leaf lock.
 static TRAINING: Mutex<()> = Mutex::new(());
 
 /// What one value takes.

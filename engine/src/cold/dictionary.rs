@@ -1,7 +1,6 @@
 //! Makes the dictionary of an archive to be, and keeps it only where it pays.
 //! Knows records as block bytes; knows nothing of files, nor how the content is chosen.
 
-use parking_lot::Mutex;
 use zstd::bulk::Compressor;
 
 use crate::cold::ColdRecord;
@@ -17,10 +16,6 @@ const SAMPLE_LEN_MAX: u64 = 100 * DICTIONARY_LEN_MAX as u64;
 const SAMPLE_LEN_MIN: usize = 128 << 10;
 /// One sampled block in so many is held out to judge the dictionary.
 const HELD_OUT: u64 = 6;
-
-/// Zstd's trainer writes variables of the whole process, and two stores may train at once.
-/// Protects: those variables. A leaf lock.
-static TRAINING: Mutex<()> = Mutex::new(());
 
 /// Collects a uniform sample of the blocks that an archive will have.
 ///
@@ -135,34 +130,6 @@ impl Sampler {
     }
 }
 
-<<<<<<< HEAD
-/// Trains on most of the sampled blocks and judges on the rest.
-///
-/// `total_len` is what the archive will hold before compression. Returns the dictionary only when
-/// the archive is expected to be 5 % smaller with it, the dictionary itself included.
-pub(crate) fn train_dictionary(blocks: &[Vec<u8>], total_len: u64, level: i32) -> Option<Vec<u8>> {
-    let held_out = || blocks.iter().step_by(HELD_OUT);
-    let taught = || blocks.iter().enumerate().filter(|(i, _)| i % HELD_OUT != 0).map(|(_, b)| b);
-    if taught().map(Vec::len).sum::<usize>() < SAMPLE_LEN_MIN {
-        return None;
-    }
-    let pieces: Vec<&[u8]> = taught().flat_map(|block| block.chunks(PIECE_LEN)).collect();
-    let dictionary = {
-        let _alone = TRAINING.lock();
-        zstd::dict::from_samples(&pieces, DICTIONARY_LEN_MAX).ok()?
-    };
-    check_dictionary(&dictionary).ok()??;
-    let raw_len = held_out().map(Vec::len).sum::<usize>() as u64;
-    let without = stored_len(held_out(), &[], level)?;
-    let with = stored_len(held_out(), &dictionary, level)?;
-    let whole =
-        |sample: u64| u128::from(sample) * u128::from(total_len) / u128::from(raw_len.max(1));
-    let with = whole(with) + dictionary.len() as u128;
-    (with * 100 <= whole(without) * 95).then_some(dictionary)
-}
-
-=======
->>>>>>> main
 /// What the blocks would take in an archive.
 fn stored_len(blocks: &[Vec<u8>], dictionary: &[u8], level: i32) -> Option<u64> {
     let mut compressor = Compressor::with_dictionary(level, dictionary).ok()?;

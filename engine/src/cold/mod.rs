@@ -8,11 +8,8 @@ pub(crate) mod dead;
 pub(crate) mod decode;
 pub(crate) mod dictionary;
 pub(crate) mod filter;
-<<<<<<< HEAD
-pub(crate) mod opening;
-=======
 mod hashes;
->>>>>>> main
+pub(crate) mod opening;
 pub(crate) mod reader;
 pub(crate) mod tally;
 pub(crate) mod verify;
