@@ -320,6 +320,15 @@ mod tests {
         let bytes = tables.encode();
         let mut header = ImageHeader { tables_crc: crc(&bytes), ..header() };
         assert_eq!(ImageTables::decode(&header, &bytes), Ok(tables));
+        let slot = |slot| {
+            let mut tables = ImageTables::decode(&header, &bytes).unwrap();
+            tables.segments[0].slot = slot;
+            let bytes = tables.encode();
+            let header = ImageHeader { tables_crc: crc(&bytes), ..header };
+            ImageTables::decode(&header, &bytes).map(drop).map_err(|error| error.field)
+        };
+        let last = u32::try_from(SEGMENT_COUNT_MAX).unwrap() - 1;
+        assert_eq!((slot(last), slot(last + 1)), (Ok(()), Err("slot")));
         header.tables_offset += 1;
         assert_eq!(ImageTables::decode(&header, &bytes).unwrap_err().field, "end of the parts");
         header.tables_crc ^= 1;

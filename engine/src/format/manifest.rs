@@ -212,6 +212,11 @@ mod tests {
         assert!(decode_frame(&bytes, 0, 0).is_err());
         bytes.fill(0);
         assert_eq!(decode_frame(&bytes, 0, 0), Ok(None));
+        for at in [0, 4] {
+            bytes.fill(0);
+            bytes[at] = 1;
+            assert!(decode_frame(&bytes, 0, 0).is_err(), "only both zero are the end");
+        }
     }
 
     #[test]

@@ -167,6 +167,24 @@ fn a_full_disk_refuses_an_edit_and_leaves_nothing_of_it() {
 }
 
 #[test]
+fn an_edit_that_one_copy_had_room_for_is_taken_back() {
+    let disk = SimVfs::new(8);
+    let log = ManifestLog::create(home(&disk), facts()).unwrap();
+    log.commit(&vec![Op::ClockAt { ms: 10 }]).unwrap();
+    let long: Vec<Op> = (1..400).map(keyspace).collect();
+    let frame = encode_frame(&long, 0, 0).unwrap().len() as u64;
+    disk.set_capacity(disk.used() + frame.next_multiple_of(4096) + 4096);
+    assert!(matches!(log.commit(&long), Err(Error::Full { .. })));
+    let lens = ["/m/0000000001.man0", "/m/0000000001.man1"].map(|p| disk.read(p).unwrap().len());
+    assert!(lens[0] as u64 > frame, "the first copy had room: {lens:?}");
+    disk.set_capacity(u64::MAX);
+    for image in [disk.kill(), disk.crash(Survivors::All), disk.crash(Survivors::None)] {
+        let again = open(&image);
+        assert_eq!((clock_of(&again), again.read(|set| set.keyspaces.len())), (10, 0));
+    }
+}
+
+#[test]
 fn after_a_failed_sync_no_edit_is_taken() {
     let disk = SimVfs::new(6);
     let log = ManifestLog::create(home(&disk), facts()).unwrap();
