@@ -69,6 +69,7 @@ impl Tiers {
         self.restore_order();
         self.measure_space();
         let ordered = self.is_ordered();
+        let _allocating = self.allocating.lock();
         let mut append = self.append.lock();
         let append = &mut *append;
         let id = self.manifest.next_file();
@@ -108,7 +109,7 @@ impl Tiers {
             ops.extend(seal_ops(&append.active, &attached, &facts, last));
             facts
         };
-        unused.extend(append.spare.as_ref().map(|spare| spare.segment.id.0));
+        unused.extend(append.spares.iter().map(|spare| spare.segment.id.0));
         ops.extend(unused.iter().map(|&id| Op::Doom { id }));
         self.manifest.commit(&ops)?;
         if !facts.is_empty() {

@@ -73,7 +73,7 @@ impl Tiers {
         if self.seal_step(maintenance)? == Step::Worked {
             return Ok(Step::Worked);
         }
-        if self.spare_step()? == Step::Worked {
+        if self.make_spare(false)? {
             return Ok(Step::Worked);
         }
         if self.demote_step(maintenance)? == Step::Worked {
@@ -167,7 +167,7 @@ impl Tiers {
     /// Rolls the journal over when what is over the budget lies in it, or is attached to it: what
     /// is not sealed cannot go down.
     fn seal_for_demotion(&self) -> Result<Step> {
-        let mut append = self.append.lock();
+        let mut append = self.lock_to_roll();
         let attached: u64 = append.attached.iter().map(|(writer, _)| writer.allocated()).sum();
         if append.active.tail() + attached < EARLY_SEAL_LEN {
             return Ok(Step::Idle);
@@ -228,7 +228,7 @@ impl Tiers {
     /// Rolls a journal over that is mostly garbage, or idle while the log is over its bound.
     fn seal_early(&self, live: u64) -> Result<Step> {
         let now = self.clock.now_ms();
-        let mut append = self.append.lock();
+        let mut append = self.lock_to_roll();
         let warm = self.warm_allocated(&append);
         let len = append.active.tail();
         let slot = append.active.segment.slot;
@@ -299,7 +299,7 @@ impl Tiers {
     pub(crate) fn compact(&self) -> Result<()> {
         self.check_writable("compact")?;
         {
-            let mut append = self.append.lock();
+            let mut append = self.lock_to_roll();
             if !append.active.is_empty() {
                 self.roll(&mut append, 0)?;
             }

@@ -14,9 +14,11 @@ use crate::warm::active::SegmentWriter;
 impl Tiers {
     /// Seals the oldest full segment together with the segments attached to it.
     pub(crate) fn seal_step(&self, _maintenance: &mut Maintenance) -> Result<Step> {
-        let Some((mut journal, last)) = self.append.lock().closed.pop_front() else {
-            return Ok(Step::Idle);
+        let oldest = {
+            let _allocating = self.allocating.lock();
+            self.append.lock().closed.pop_front()
         };
+        let Some((mut journal, last)) = oldest else { return Ok(Step::Idle) };
         let _span = tracing::debug_span!("seal", segment = %journal.segment.id).entered();
         let (mut attached, ended) = {
             let mut append = self.append.lock();
@@ -67,30 +69,6 @@ impl Tiers {
             facts.push(writer.write_trailer(&self.seed)?);
         }
         Ok(facts)
-    }
-
-    /// Makes the next journal segment ready, so that rolling over costs a put nothing.
-    pub(crate) fn spare_step(&self) -> Result<Step> {
-        let Some(_preparing) = self.preparing.try_lock() else { return Ok(Step::Idle) };
-        let (slot, live) = {
-            let mut append = self.append.lock();
-            if append.spare.is_some() || append.active.is_empty() {
-                return Ok(Step::Idle);
-            }
-            (self.take_slot(&mut append)?, append.live_bytes())
-        };
-        let made = self.create_journal(slot, live, 0);
-        let mut append = self.append.lock();
-        match made {
-            Ok(spare) => {
-                append.spare = Some(spare);
-                Ok(Step::Worked)
-            }
-            Err(error) => {
-                append.table.release(slot);
-                Err(error)
-            }
-        }
     }
 }
 

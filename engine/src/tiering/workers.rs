@@ -85,13 +85,15 @@ fn move_once(tiers: &Tiers, bucket: &mut Bucket) -> bool {
     true
 }
 
-/// Makes the next journal segment, so that no put has to, however long movement takes.
+/// Makes room in the journal and the next segments of it, so that no put has to, however long
+/// movement takes.
 fn spare_once(tiers: &Tiers, _: &mut Bucket) -> bool {
-    let wait = match tiers.spare_step() {
-        Ok(Step::Worked) => return true,
-        Ok(Step::Idle) => IDLE_WAIT,
+    let made = tiers.make_room_ahead().and_then(|room| Ok(tiers.make_spare(false)? || room));
+    let wait = match made {
+        Ok(true) => return true,
+        Ok(false) => IDLE_WAIT,
         Err(error) => {
-            tracing::warn!(%error, "no segment could be made ready; a put will try");
+            tracing::warn!(%error, "the journal could not be made ready; a put will try");
             FAILED_WAIT
         }
     };

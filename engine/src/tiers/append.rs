@@ -5,12 +5,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use crate::canary::{Canary, planted};
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::ids::{Incarnation, Location, SegmentId, Seq, Slot};
 use crate::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
+use crate::options::Options;
 use crate::tiers::Tiers;
 use crate::vfs::os;
 use crate::warm::account::{SegmentAccount, Weight};
@@ -25,8 +28,8 @@ use crate::warm::versions::OldPlace;
 pub(crate) struct Append {
     pub index: IndexWriter,
     pub active: SegmentWriter,
-    /// The next journal segment, made ready by a worker.
-    pub spare: Option<SegmentWriter>,
+    /// The next journal segments, made ready by a worker.
+    pub spares: VecDeque<SegmentWriter>,
     /// Full journal segments, each with its last `seq`, in order.
     pub closed: VecDeque<(SegmentWriter, Seq)>,
     /// Attached segments, each with the `seq` of its attach record.
@@ -43,6 +46,30 @@ pub(crate) struct Append {
     pub unflushed_since_ms: u64,
     /// When the last record was appended.
     pub written_ms: u64,
+    pace: Pace,
+}
+
+/// How fast journal segments fill.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// When the active segment began to take records; 0 for that of the opening.
+    since_ms: u64,
+    /// Bytes a second of the last full one.
+    per_second: u64,
+}
+
+impl Pace {
+    fn note(&mut self, len: u64, now_ms: u64) {
+        let lasted = now_ms.saturating_sub(self.since_ms).max(1);
+        self.per_second = if self.since_ms == 0 { 0 } else { len.saturating_mul(1000) / lasted };
+        self.since_ms = now_ms;
+    }
+
+    /// Spares that are worth having beside an active segment of this length: two when it fills in
+    /// about the time that making one may take while others flush.
+    fn spares_wanted(&self, len: u64) -> usize {
+        if self.per_second > len { 2 } else { 1 }
+    }
 }
 
 impl Append {
@@ -56,7 +83,7 @@ impl Append {
         let mut this = Self {
             index,
             active,
-            spare: None,
+            spares: VecDeque::new(),
             closed: VecDeque::new(),
             attached: VecDeque::new(),
             ended: VecDeque::new(),
@@ -68,6 +95,7 @@ impl Append {
             unflushed_bytes: 0,
             unflushed_since_ms: 0,
             written_ms: 0,
+            pace: Pace::default(),
         };
         let segment = Arc::clone(&this.active.segment);
         this.open_account(segment.slot, segment.created_ms);
@@ -161,7 +189,8 @@ impl Append {
     }
 
     /// Puts `next` in the place of the active segment, which now waits to be sealed.
-    fn swap_active(&mut self, next: SegmentWriter) {
+    fn swap_active(&mut self, next: SegmentWriter, now_ms: u64) {
+        self.pace.note(self.active.tail(), now_ms);
         self.dirty.extend(self.active_dirty());
         self.flushed_tail = 0;
         let segment = Arc::clone(&next.segment);
@@ -172,10 +201,13 @@ impl Append {
     }
 }
 
-/// Bytes that a new segment may hold, for a store with so many live bytes.
-pub(crate) fn segment_target(live_bytes: u64, segment_size: u64, warm_budget: u64) -> u64 {
-    let most = segment_size.min(warm_budget / 8).clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX);
-    (live_bytes / 32).clamp(SEGMENT_LEN_MIN, most)
+/// Bytes that a new segment may hold, for a store with so many live bytes: few, so that little
+/// garbage is out of reach of cleaning, but what is written in a second where more is written. A
+/// segment costs four flushes to make; puts would wait for them.
+pub(crate) fn segment_target(live_bytes: u64, per_second: u64, options: &Options) -> u64 {
+    let most = options.segment_size.min(options.warm_budget / 8);
+    let most = most.clamp(SEGMENT_LEN_MIN, SEGMENT_LEN_MAX);
+    (live_bytes / 32).max(per_second.min(live_bytes / 8)).clamp(SEGMENT_LEN_MIN, most)
 }
 
 fn chunk_len(limit: u64) -> u64 {
@@ -230,29 +262,86 @@ impl Tiers {
         })
     }
 
+    fn next_target(&self, append: &Append) -> u64 {
+        segment_target(append.live_bytes(), append.pace.per_second, &self.options)
+    }
+
     /// A journal segment with room for at least `len` bytes of records.
     pub(crate) fn create_journal(
         &self,
         slot: Slot,
-        live_bytes: u64,
+        target: u64,
         len: u64,
     ) -> Result<SegmentWriter> {
-        let (size, budget) = (self.options.segment_size, self.options.warm_budget);
-        let limit = segment_target(live_bytes, size, budget).max(len + 4096);
+        let limit = target.max(len + 4096);
         self.create_segment(SegmentKind::Journal, slot, limit)
+    }
+
+    /// Makes the next journal segment ready, so that rolling over costs a put nothing. One thread
+    /// at a time does; without `wait` another one leaves it to that. Answers whether it made one.
+    pub(crate) fn make_spare(&self, wait: bool) -> Result<bool> {
+        let preparing = if wait { Some(self.preparing.lock()) } else { self.preparing.try_lock() };
+        let Some(_preparing) = preparing else { return Ok(false) };
+        let (slot, target) = {
+            let mut append = self.append.lock();
+            let wanted = append.pace.spares_wanted(append.active.limit());
+            let enough = append.spares.len() >= wanted || wait && !append.spares.is_empty();
+            if enough || append.active.is_empty() {
+                return Ok(false);
+            }
+            (self.take_slot(&mut append)?, self.next_target(&append))
+        };
+        let made = self.create_journal(slot, target, 0);
+        let mut append = self.append.lock();
+        match made {
+            Ok(spare) => {
+                append.spares.push_back(spare);
+                Ok(true)
+            }
+            Err(error) => {
+                append.table.release(slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Allocates ahead of the puts. Answers whether there was anything to do.
+    pub(crate) fn make_room_ahead(&self) -> Result<bool> {
+        let _allocating = self.allocating.lock();
+        let Some(room) = self.append.lock().active.room_wanted() else { return Ok(false) };
+        room.make()?;
+        let mut append = self.append.lock();
+        let append = &mut *append;
+        append.active.take_room(&room);
+        // It may have become full meanwhile; nobody seals it before this ends.
+        append.closed.iter_mut().for_each(|(writer, _)| writer.take_room(&room));
+        self.note_space(append);
+        Ok(true)
+    }
+
+    /// The append lock, with a spare where one can be made: flushes are waited for before it is
+    /// taken, not under it. What hinders a spare hinders rolling over too, and is told there.
+    pub(crate) fn lock_to_roll(&self) -> MutexGuard<'_, Append> {
+        let append = self.append.lock();
+        if !append.spares.is_empty() || append.active.is_empty() {
+            return append;
+        }
+        drop(append);
+        drop(self.make_spare(true));
+        self.append.lock()
     }
 
     /// Rolls the journal over to the spare, or to a segment made here and now.
     pub(crate) fn roll(&self, append: &mut Append, len: u64) -> Result<()> {
-        let spare = append.spare.take_if(|spare| spare.fits(len));
+        let spare = append.spares.pop_front_if(|spare| spare.fits(len));
         let next = if let Some(spare) = spare {
             spare
         } else {
             let slot = self.take_slot(append)?;
-            let made = self.create_journal(slot, append.live_bytes(), len);
+            let made = self.create_journal(slot, self.next_target(append), len);
             made.inspect_err(|_| append.table.release(slot))?
         };
-        append.swap_active(next);
+        append.swap_active(next, self.clock.monotonic_ms());
         self.publish_table(append);
         self.note_space(append);
         self.nudge();
@@ -287,7 +376,7 @@ impl Tiers {
     pub(crate) fn warm_allocated(&self, append: &Append) -> u64 {
         let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
         let open: u64 =
-            open.chain([&append.active]).chain(&append.spare).map(SegmentWriter::allocated).sum();
+            open.chain([&append.active]).chain(&append.spares).map(SegmentWriter::allocated).sum();
         let sealed = append.table.iter().filter_map(|segment| segment.sealed());
         open + sealed.map(|facts| facts.len.next_multiple_of(4096)).sum::<u64>()
     }

@@ -65,7 +65,8 @@ impl Tiers {
     fn warm_files(&self, append: &Append, now: u64) -> Vec<FileAccount> {
         let mut files = Vec::new();
         let open = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
-        let open: Vec<&SegmentWriter> = open.chain([&append.active]).chain(&append.spare).collect();
+        let open: Vec<&SegmentWriter> =
+            open.chain([&append.active]).chain(&append.spares).collect();
         for writer in &open {
             let segment = &writer.segment;
             let len = writer.allocated();

@@ -186,6 +186,9 @@ pub(crate) struct Tiers {
     pub baseline: Mutex<Option<Baseline>>,
     /// Held while the next journal segment is made. Before `append` in the order.
     pub preparing: Mutex<()>,
+    /// Held while the journal is allocated ahead of the puts, and where one of its segments is
+    /// taken to be sealed. Before `append` in the order.
+    pub allocating: Mutex<()>,
     /// One keyspace is created or dropped at a time. Before `maintenance` in the order.
     pub creating: Mutex<()>,
     /// One change of a volatile record, or end of its keyspace, at a time. After `creating`.

@@ -147,7 +147,6 @@ fn assemble(
     let live = accounts.iter().flatten().map(SegmentAccount::live_bytes).sum();
     let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
     let append = Append::new(writer, active, table, accounts, last);
-    let keyspaces = keyspaces_of(&manifest);
     let segments = ArcSwap::from_pointee(append.table.clone());
     let unsorted = Unsorted::of(image, index.count());
     Ok(Arc::new(Tiers {
@@ -159,8 +158,8 @@ fn assemble(
         fork_mark: ForkMark::new().ok(),
         report,
         clock,
+        keyspaces: keyspaces_of(&manifest),
         manifest,
-        keyspaces,
         hot: HotTier::new(crate::hash::HashSeed(facts.hash_seed), options.memory_budget / 2)?,
         index,
         order: OrderIndex::default(),
@@ -190,6 +189,7 @@ fn assemble(
         unsorted: Mutex::new(unsorted),
         baseline: Mutex::new(None),
         preparing: Mutex::new(()),
+        allocating: Mutex::new(()),
         creating: Mutex::new(()),
         volatile_changes: Mutex::new(()),
         options,
@@ -225,7 +225,7 @@ fn first_journal(
         created_ms: clock.now_ms(),
         nonce: u64::from_le_bytes(nonce),
     };
-    let limit = segment_target(live, options.segment_size, options.warm_budget);
+    let limit = segment_target(live, 0, options);
     let chunk = (limit / 16).clamp(256 << 10, 4 << 20);
     let writer = SegmentWriter::create(dir, &header, slot, limit.max(SEGMENT_LEN_MIN), chunk)?;
     writer.sync()?;

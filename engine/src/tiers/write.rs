@@ -138,7 +138,12 @@ impl Tiers {
         } else {
             None
         };
+        let room = if attached.is_some() { encoded_len(0, ATTACH_LEN) } else { len };
         let mut append = self.append.lock();
+        if !append.active.fits(room) {
+            drop(append);
+            append = self.lock_to_roll();
+        }
         let outcome = self.append_locked(&mut append, mutations, guard, len, attached.as_mut());
         let over = append.unflushed_bytes >= UNFLUSHED_LEN_MAX;
         match (&outcome, attached) {
@@ -241,6 +246,8 @@ impl Tiers {
         append.written_ms = now;
         if append.unflushed_since_ms == 0 {
             append.unflushed_since_ms = now;
+            self.nudge();
+        } else if append.active.needs_room_since(len) {
             self.nudge();
         }
         bump(&self.counters.journal_bytes, len);

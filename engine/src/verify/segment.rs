@@ -29,7 +29,7 @@ pub(super) fn ends(tiers: &Tiers) -> Vec<(Arc<Segment>, u64)> {
         let writer = open.iter().find(|writer| writer.segment.id == segment.id);
         writer.map_or_else(|| segment.records_end(), |writer| writer.records_end())
     };
-    let spare = append.spare.iter().map(|writer| &writer.segment);
+    let spare = append.spares.iter().map(|writer| &writer.segment);
     let spare = spare.map(|segment| (Arc::clone(segment), SEGMENT_HEADER_LEN as u64));
     let all = append.table.iter().map(|segment| (Arc::clone(segment), end(segment)));
     all.chain(spare).collect()

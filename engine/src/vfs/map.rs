@@ -198,6 +198,16 @@ impl Map {
         matches!(self.memory, Memory::File { read_only: true, .. })
     }
 
+    /// Takes the page faults of `from..to` now, writable; changes no byte. What is not allocated in
+    /// the file is an error. Kernels without `MADV_POPULATE_WRITE` (before 5.14) take them at the
+    /// stores.
+    pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
+        match self.advise(Advice::PopulateWrite, self.clip(from, to)) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result,
+        }
+    }
+
     /// Tells the kernel that reads will jump about, so that it does not read ahead. Best effort.
     pub(crate) fn advise_random(&self) {
         drop(self.advise(Advice::Random, 0..self.capacity));
@@ -340,15 +350,11 @@ impl MapWriter {
         self.map.published.raise(to);
     }
 
-    /// Takes the page faults of `from..to` now, writable. Kernels without `MADV_POPULATE_WRITE`
-    /// (before 5.14) take them at the stores.
+    /// As [`Map::populate`], below `writable`.
     pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
         let writable = self.writable();
         assert!(to <= writable, "populate up to {to}: beyond {writable}");
-        match self.map.advise(Advice::PopulateWrite, self.map.clip(from, to)) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            result => result,
-        }
+        self.map.populate(from, to)
     }
 }
 

@@ -38,6 +38,27 @@ pub(crate) struct SegmentWriter {
     written: Option<(SealedFacts, SegmentFooter)>,
 }
 
+/// Bytes of a segment that are to be allocated before a put needs them.
+#[derive(Debug)]
+pub(crate) struct RoomAhead {
+    pub segment: Arc<Segment>,
+    from: u64,
+    to: u64,
+}
+
+impl RoomAhead {
+    /// Allocates them and makes their pages present: what a put would wait for under the append
+    /// lock. The segment is not sealed meanwhile.
+    pub(crate) fn make(&self) -> Result<()> {
+        let allocated = self.segment.file.allocate(self.from, self.to);
+        let name = || self.segment.id.to_string();
+        allocated.map_err(|error| Error::io("allocate segment", name(), error))?;
+        // A page that could not be made present is made present by the store itself.
+        drop(self.segment.map.populate(self.from, self.to));
+        Ok(())
+    }
+}
+
 impl SegmentWriter {
     /// Creates the file, allocates its first chunk and writes its header. Nothing is synced.
     ///
@@ -83,6 +104,11 @@ impl SegmentWriter {
         self.tail + len <= self.limit
     }
 
+    /// Where its records end at the latest.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     pub(crate) fn tail(&self) -> u64 {
         self.tail
     }
@@ -120,6 +146,31 @@ impl SegmentWriter {
             }
         }
         Ok(())
+    }
+
+    /// The next chunk, when half of one is left: what a worker makes ready ahead of the puts.
+    pub(crate) fn room_wanted(&self) -> Option<RoomAhead> {
+        let chunk = self.chunk.max(4096);
+        let to = (self.allocated + chunk).min(self.limit.next_multiple_of(chunk));
+        let wanted = self.is_short(self.tail) && to > self.allocated;
+        wanted.then(|| RoomAhead { segment: Arc::clone(&self.segment), from: self.allocated, to })
+    }
+
+    /// Whether less than half a chunk is left, and was not before the last `len` bytes.
+    pub(crate) fn needs_room_since(&self, len: u64) -> bool {
+        self.is_short(self.tail) && !self.is_short(self.tail.saturating_sub(len))
+    }
+
+    fn is_short(&self, tail: u64) -> bool {
+        tail + self.chunk / 2 > self.allocated
+    }
+
+    /// Notes that room was made.
+    pub(crate) fn take_room(&mut self, room: &RoomAhead) {
+        if room.to > self.allocated && room.segment.id == self.segment.id {
+            self.allocated = room.to;
+            self.map.set_writable(room.to);
+        }
     }
 
     fn io(&self, doing: &'static str, error: std::io::Error) -> Error {
