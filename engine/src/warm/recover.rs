@@ -204,6 +204,63 @@ mod tests {
     }
 
     #[test]
+    fn a_record_inside_what_a_broken_one_claims_is_found() {
+        let mut records = Vec::new();
+        // Its body is the record behind it, whose bytes are not what was summed.
+        let claims = header(1, 100).encode(NONCE, SEGMENT_HEADER_LEN as u64);
+        records.extend_from_slice(&claims);
+        put(&mut records, header(5, 3), b"abc");
+        put(&mut records, header(6, 3), b"abc");
+        records.resize(records.len() + 100, 0);
+        let scan = scan(&segment(&records), |_, _| None);
+        let from = (SEGMENT_HEADER_LEN + RECORD_HEADER_LEN) as u64;
+        let run = scan.runs[0];
+        assert_eq!(
+            (scan.runs.len(), run.from, run.first_seq, run.last_seq),
+            (1, from, Seq(5), Seq(6))
+        );
+        assert_eq!(scan.in_vain, header(1, 100).encoded_len());
+    }
+
+    #[test]
+    fn an_attach_record_stands_for_the_records_that_it_names_or_for_nothing() {
+        let mut records = Vec::new();
+        put(&mut records, header(4, 3), b"abc");
+        put(&mut records, RecordHeader { kind: RecordKind::Attach, ..header(7, 3) }, b"abc");
+        put(&mut records, header(8, 3), b"abc");
+        let segment = segment(&records);
+        let mut asked = Vec::new();
+        let named = scan(&segment, |record, previous| {
+            asked.push((record.header.seq, previous));
+            Some(Seq(5))
+        });
+        assert_eq!(asked, [(Seq(7), Some(Seq(4)))]);
+        let seqs = |run: &Run| (run.first_seq, run.last_seq);
+        assert_eq!(named.runs.iter().map(seqs).collect::<Vec<_>>(), [(Seq(4), Seq(8))]);
+        let mut asked = Vec::new();
+        let unsound = scan(&segment, |_, previous| {
+            asked.push(previous);
+            None
+        });
+        assert_eq!(asked, [Some(Seq(4)), None]);
+        let told = unsound.runs.iter().map(seqs).collect::<Vec<_>>();
+        assert_eq!(told, [(Seq(4), Seq(4)), (Seq(8), Seq(8))]);
+    }
+
+    #[test]
+    fn a_record_is_found_behind_zeros_of_any_length() {
+        for zeros in (0..1600).step_by(8) {
+            let mut records = vec![0; zeros];
+            put(&mut records, header(0x0100, 3), b"abc");
+            records.extend_from_slice(&[0; 40]);
+            let scan = scan(&segment(&records), |_, _| None);
+            let found: Vec<_> = scan.runs.iter().map(|run| (run.from, run.last_seq)).collect();
+            let at = (SEGMENT_HEADER_LEN + zeros) as u64;
+            assert_eq!(found, [(at, Seq(0x0100))], "behind {zeros} zeros");
+        }
+    }
+
+    #[test]
     fn sound_headers_over_each_others_bodies_cost_no_more_than_a_few_readings_of_the_file() {
         const COUNT: usize = 2000;
         let len = COUNT * RECORD_HEADER_LEN;
