@@ -4,7 +4,7 @@
 //! kill a writing child and find everything that it acknowledged; audit the ledger to the byte.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -66,17 +66,19 @@ fn load(db: &Db, source: &Path, most: u64) -> Result<(Vec<Vec<u8>>, u64), Failur
     );
     let keyspace = db.keyspace("default")?;
     let mut names = Vec::new();
-    let (mut raw, mut shown) = (0, 0);
+    let (mut raw, mut shown, mut chunk) = (0, 0, Vec::with_capacity(PART_LEN));
     let begin = Instant::now();
     for file in files_below(source, most)? {
-        let Ok(content) = std::fs::read(&file) else { continue };
+        let Ok(mut content) = std::fs::File::open(&file) else { continue };
         let name = file.strip_prefix(source).unwrap_or(&file).to_string_lossy().into_owned();
-        for (part, chunk) in content.chunks(PART_LEN).enumerate() {
+        for part in 0.. {
+            chunk.clear();
+            let read = Read::by_ref(&mut content).take(PART_LEN as u64).read_to_end(&mut chunk);
             let key = format!("{name}#{part:05}").into_bytes();
-            if key.len() > terrace::KEY_LEN_MAX {
-                continue;
+            if read.is_err() || chunk.is_empty() || key.len() > terrace::KEY_LEN_MAX {
+                break;
             }
-            keyspace.put(&key, chunk)?;
+            keyspace.put(&key, &chunk)?;
             raw += (key.len() + chunk.len()) as u64;
             names.push(key);
         }
@@ -117,7 +119,7 @@ fn line(db: &Db, raw: u64, records: usize) {
 fn read(db: &Db, names: &[Vec<u8>]) -> Result<(), Failure> {
     heading("read: 200,000 gets, skewed (zipf); which tier answers, and how fast");
     let keyspace = db.keyspace("default")?;
-    let mut seen: HashMap<&'static str, Vec<Duration>> = HashMap::new();
+    let mut seen: HashMap<&'static str, Vec<u32>> = HashMap::new();
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     for _ in 0..200_000 {
         state =
@@ -127,7 +129,7 @@ fn read(db: &Db, names: &[Vec<u8>]) -> Result<(), Failure> {
         let before = db.hits();
         let begin = Instant::now();
         let found = keyspace.get_with(key, <[u8]>::len)?;
-        let took = begin.elapsed();
+        let took = u32::try_from(begin.elapsed().as_nanos()).unwrap_or(u32::MAX);
         if found.is_none() {
             return Err(Failure::Io("a record that was put is not there".into()));
         }
@@ -137,7 +139,10 @@ fn read(db: &Db, names: &[Vec<u8>]) -> Result<(), Failure> {
     for name in ["L1 hot", "L2 warm", "L3 cold"] {
         let Some(times) = seen.get_mut(name) else { continue };
         times.sort_unstable();
-        let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
+        let at = |part: usize| {
+            let nanos = times.get(times.len() * part / 100).copied().unwrap_or_default();
+            Duration::from_nanos(u64::from(nanos))
+        };
         let share = times.len() / 2000;
         println!(
             "{name:<16}{:>9}{share:>6} %{:>11}{:>11}",
