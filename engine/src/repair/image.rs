@@ -1,5 +1,5 @@
-//! One file of the source, mapped as long as it is; one that cannot be read whole is held in memory,
-//! with zeros where nothing comes back.
+//! One file of the source, mapped as long as it is; one that cannot be read whole is held in
+//! memory, with zeros where nothing comes back.
 //! Knows bytes and what the file is taken for; knows nothing of what they say.
 
 use std::io;
@@ -35,9 +35,9 @@ impl Image {
         Self { id, name, state, len, map }
     }
 
-    /// Reads the first `len` bytes of a file, once, before anything maps them: where the device fails
-    /// a map would end the process. Answers, besides the bytes, where the first that did not come
-    /// back are, and how many.
+    /// Reads the first `len` bytes of a file, once, before anything maps them: where the device
+    /// fails a map would end the process. Answers, besides the bytes, where the first that did not
+    /// come back are, and how many.
     pub(crate) fn read(file: &dyn File, len: u64) -> io::Result<(Arc<Map>, Option<Lost>)> {
         let mut buffer = vec![0; PIECE_LEN];
         let mut starts = (0..len).step_by(PIECE_LEN);
