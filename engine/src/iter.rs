@@ -19,7 +19,8 @@ const PIECE: usize = 16 * 1024;
 struct Ordered {
     span: Span,
     front: Walk,
-    back: Walk,
+    /// Made when it is first asked for.
+    back: Option<Box<Walk>>,
     /// Sort keys: the last one given from the front, and from the back; empty for none.
     given_front: Vec<u8>,
     given_back: Vec<u8>,
@@ -93,7 +94,7 @@ impl Cursor {
                 let span = Span { incarnation: view.incarnation, moment, keys, values };
                 Source::Ordered(Box::new(Ordered {
                     front: Walk::new(&span, Direction::Forward),
-                    back: Walk::new(&span, Direction::Backward),
+                    back: None,
                     span,
                     given_front: Vec::new(),
                     given_back: Vec::new(),
@@ -153,7 +154,11 @@ impl Ordered {
     fn step(&mut self, view: &View, direction: Direction) -> Result<Option<Item<'_>>> {
         let (walk, given, other) = match direction {
             Direction::Forward => (&mut self.front, &mut self.given_front, &self.given_back),
-            Direction::Backward => (&mut self.back, &mut self.given_back, &self.given_front),
+            Direction::Backward => {
+                let made = || Box::new(Walk::new(&self.span, Direction::Backward));
+                let back = &mut **self.back.get_or_insert_with(made);
+                (back, &mut self.given_back, &self.given_front)
+            }
         };
         let Some(row) = walk.next(view.tiers(), &self.span)? else { return Ok(None) };
         let Some(key) = row.key() else { return Ok(Some(Item::Row(row))) };
@@ -218,6 +223,9 @@ impl Iter {
         mut self,
         mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
+        if let State::Walking(_, Source::Ordered(ordered)) = &mut self.0.0 {
+            ordered.front.hurry();
+        }
         while let Some(flow) = self.0.step(Direction::Forward, |item, _| item.read(&mut each)) {
             if flow?.is_break() || self.0.run(&mut each)?.is_break() {
                 break;

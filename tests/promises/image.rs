@@ -2,6 +2,7 @@
 //! store says the same.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,12 +43,21 @@ fn change(ks: &Keyspace, model: &mut Model, random: &mut Random) {
 }
 
 fn assert_same(ks: &Keyspace, model: &Model) {
-    let walked: Model = ks
-        .iter()
-        .map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap())
-        .collect();
+    let owned = |key: &[u8], value: &[u8]| (key.to_vec(), value.to_vec());
+    let walked: Vec<_> =
+        ks.iter().map(|row| row.map(|(key, value)| owned(&key, &value)).unwrap()).collect();
     assert_eq!(walked.len(), model.len());
-    assert!(walked == *model, "a walk shows what was put");
+    let right: Vec<_> = model.iter().map(|(key, value)| owned(key, value)).collect();
+    assert!(walked == right, "a walk shows what was put, in order");
+    let mut scanned = Vec::new();
+    let all = |key: &[u8], value: &[u8]| {
+        scanned.push(owned(key, value));
+        ControlFlow::Continue(())
+    };
+    ks.scan_with::<&[u8]>(.., all).unwrap();
+    assert!(scanned == right, "a scan shows what was put, in order");
+    let back = ks.keys::<&[u8]>(..).rev().map(|key| key.unwrap().to_vec());
+    assert!(back.eq(model.keys().rev().cloned()), "a walk from the end shows the same keys");
     for (key, value) in model {
         assert_eq!(ks.get(key).unwrap().as_deref(), Some(&value[..]));
     }

@@ -11,37 +11,57 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
 /// A checksum that is begun once and finished for many: the start of what all of them cover.
 /// Whoever finishes many saves the question which instructions the processor has.
 #[derive(Debug, Clone)]
-pub(crate) struct Begun(crc32fast::Hasher);
+pub(crate) struct Begun {
+    hasher: crc32fast::Hasher,
+    /// What was not summed yet.
+    left: [u8; 4],
+}
 
 impl Begun {
     /// Bound checksums of a file with this nonce.
     pub(crate) fn bound(nonce: u64) -> Self {
         let nonce = if planted(Canary::NoNonce) { 0 } else { nonce };
+        let [a, b, c, d, left @ ..] = nonce.to_le_bytes();
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&nonce.to_le_bytes());
-        Self(hasher)
+        hasher.update(&[a, b, c, d]);
+        Self { hasher, left }
     }
 
-    /// What [`bound_crc`] gives for so many bytes behind nonce and offset.
+    /// Plain checksums of bytes that these begin.
+    pub(crate) fn plain(head: [u8; 4]) -> Self {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&head);
+        Self { hasher, left: [0; 4] }
+    }
+
+    /// What [`bound_crc`] gives for so many bytes behind nonce and offset. Half of the nonce is
+    /// summed here, so that a record's header makes three whole blocks.
     #[inline]
     pub(crate) fn at<const LEN: usize, const JOINED: usize>(
         &self,
         offset: u64,
         bytes: &[u8; LEN],
     ) -> u32 {
-        const { assert!(JOINED == LEN + 8, "an offset and the bytes") };
+        const { assert!(JOINED == LEN + 12, "half a nonce, an offset and the bytes") };
         let mut joined = [0; JOINED];
-        joined[..8].copy_from_slice(&offset.to_le_bytes());
-        joined[8..].copy_from_slice(bytes);
-        let mut hasher = self.0.clone();
-        hasher.update(&joined);
+        joined[..4].copy_from_slice(&self.left);
+        joined[4..12].copy_from_slice(&offset.to_le_bytes());
+        joined[12..].copy_from_slice(bytes);
+        self.ended(&joined)
+    }
+
+    /// The checksum of what it was begun with and `rest`.
+    #[inline]
+    pub(crate) fn ended(&self, rest: &[u8]) -> u32 {
+        let mut hasher = self.hasher.clone();
+        hasher.update(rest);
         hasher.finalize()
     }
 
-    /// The plain checksum of `head` and `rest`, in that order.
+    /// The plain checksum of `head` and `rest`, in that order, whatever was begun.
     #[inline]
-    pub(crate) fn plain(&self, head: [u8; 4], rest: &[u8]) -> u32 {
-        let mut hasher = self.0.clone();
+    pub(crate) fn anew(&self, head: [u8; 4], rest: &[u8]) -> u32 {
+        let mut hasher = self.hasher.clone();
         hasher.reset();
         hasher.update(&head);
         hasher.update(rest);
@@ -85,8 +105,11 @@ mod tests {
     #[test]
     fn what_was_begun_ends_as_what_is_summed_at_once() {
         let begun = Begun::bound(9);
-        assert_eq!(begun.at::<5, 13>(64, b"bytes"), bound_crc(9, 64, b"bytes"));
-        assert_eq!(begun.at::<36, 44>(8, &[7; 36]), bound_crc(9, 8, &[7; 36]));
-        assert_eq!(begun.plain(*b"1234", b"56789"), crc(b"123456789"));
+        assert_eq!(begun.at::<5, 17>(64, b"bytes"), bound_crc(9, 64, b"bytes"));
+        assert_eq!(begun.at::<36, 48>(8, &[7; 36]), bound_crc(9, 8, &[7; 36]));
+        assert_eq!(begun.anew(*b"1234", b"56789"), crc(b"123456789"));
+        assert_eq!(Begun::plain(*b"1234").ended(b"56789"), crc(b"123456789"));
+        let long = Begun::bound(u64::MAX - 9);
+        assert_eq!(long.at::<36, 48>(8, &[7; 36]), bound_crc(u64::MAX - 9, 8, &[7; 36]));
     }
 }

@@ -11,7 +11,7 @@ use crate::ids::Seq;
 use crate::limits::SEGMENT_COUNT_MAX;
 
 /// First bytes of an index image.
-pub(crate) const IMAGE_MAGIC: &[u8; 8] = b"TRCIMG01";
+pub(crate) const IMAGE_MAGIC: &[u8; 8] = b"TRCIMG02";
 /// Bytes before the first part.
 pub(crate) const IMAGE_HEADER_LEN: usize = 64;
 /// Bytes of one part at which the next one begins.
@@ -223,16 +223,28 @@ fn part(fields: &mut Fields<'_>, offset: u64) -> Decoded<ImagePart> {
 pub(crate) struct ImageLeaf<'a> {
     pub fence: &'a [u8],
     pub shared: u16,
-    entries: &'a [[u8; 8]],
+    entries: &'a [[u8; IMAGE_ENTRY_LEN]],
+}
+
+/// Bytes of one entry of a leaf.
+const IMAGE_ENTRY_LEN: usize = 12;
+
+/// One key of a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImageEntry {
+    pub discriminator: u32,
+    pub tag: u32,
+    /// Where its record is: slot x 2^23 + offset / 8; all ones where that is not known.
+    pub hint: u32,
 }
 
 impl ImageLeaf<'_> {
-    /// Discriminators and tags, in order.
-    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = (u32, u32)> + Clone {
-        self.entries.iter().map(|entry| {
-            let both = u64::from_le_bytes(*entry);
-            let tag = u32::try_from(both >> 32).unwrap_or(0);
-            (u32::try_from(both & 0xFFFF_FFFF).unwrap_or(0), tag)
+    /// The entries, in order.
+    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = ImageEntry> + Clone {
+        self.entries.iter().map(|&[a, b, c, d, e, f, g, h, hint @ ..]| ImageEntry {
+            discriminator: u32::from_le_bytes([a, b, c, d]),
+            tag: u32::from_le_bytes([e, f, g, h]),
+            hint: u32::from_le_bytes(hint),
         })
     }
 }
@@ -242,15 +254,16 @@ pub(crate) fn put_leaf(
     out: &mut Vec<u8>,
     fence: &[u8],
     shared: u16,
-    entries: impl ExactSizeIterator<Item = (u32, u32)>,
+    entries: impl ExactSizeIterator<Item = ImageEntry>,
 ) {
     out.put_varint(fence.len() as u64);
     out.put_bytes(fence);
     out.put_varint(u64::from(shared));
     out.put_varint(entries.len() as u64);
-    for (discriminator, tag) in entries {
+    for ImageEntry { discriminator, tag, hint } in entries {
         out.put_u32(discriminator);
         out.put_u32(tag);
+        out.put_u32(hint);
     }
 }
 
@@ -262,9 +275,10 @@ pub(crate) fn leaf<'a>(fields: &mut Fields<'a>) -> Decoded<ImageLeaf<'a>> {
     let shared = u16::try_from(shared).ok().filter(|&shared| usize::from(shared) <= len);
     let shared = shared.ok_or_else(|| FieldError::new("shared bytes", "more", len))?;
     let count = fields.varint32("entry count")? as usize;
-    let (entries, _) = fields.bytes("leaf", count.saturating_mul(8))?.as_chunks::<8>();
+    let len = count.saturating_mul(IMAGE_ENTRY_LEN);
+    let (entries, _) = fields.bytes("leaf", len)?.as_chunks::<IMAGE_ENTRY_LEN>();
     let leaf = ImageLeaf { fence, shared, entries };
-    if !leaf.entries().is_sorted_by_key(|(discriminator, _)| discriminator) {
+    if !leaf.entries().is_sorted_by_key(|entry| entry.discriminator) {
         return Err(FieldError::new("leaf", "entries out of order", "rising discriminators"));
     }
     Ok(leaf)
@@ -338,15 +352,17 @@ mod tests {
     #[test]
     fn a_leaf_comes_back_and_entries_out_of_order_are_refused() {
         let mut bytes = Vec::new();
-        put_leaf(&mut bytes, b"fence", 3, [(1, 10), (1, 11), (2, 7)].into_iter());
+        let entry = |discriminator, tag, hint| ImageEntry { discriminator, tag, hint };
+        let entries = [entry(1, 10, 5), entry(1, 11, u32::MAX), entry(2, 7, 1 << 23)];
+        put_leaf(&mut bytes, b"fence", 3, entries.into_iter());
         let read = leaf(&mut Fields::new(&bytes)).unwrap();
         assert_eq!((read.fence, read.shared), (&b"fence"[..], 3));
-        assert_eq!(read.entries().collect::<Vec<_>>(), [(1, 10), (1, 11), (2, 7)]);
+        assert_eq!(read.entries().collect::<Vec<_>>(), entries);
         bytes.clear();
-        put_leaf(&mut bytes, b"fence", 6, [(1, 10)].into_iter());
+        put_leaf(&mut bytes, b"fence", 6, [entry(1, 10, 0)].into_iter());
         assert_eq!(leaf(&mut Fields::new(&bytes)).unwrap_err().field, "shared bytes");
         bytes.clear();
-        put_leaf(&mut bytes, b"fence", 5, [(2, 10), (1, 10)].into_iter());
+        put_leaf(&mut bytes, b"fence", 5, [entry(2, 10, 0), entry(1, 10, 0)].into_iter());
         assert_eq!(leaf(&mut Fields::new(&bytes)).unwrap_err().field, "leaf");
     }
 }

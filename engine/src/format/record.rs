@@ -71,8 +71,14 @@ pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u3
     hasher.finalize()
 }
 
+/// What the checksums of all bodies of an incarnation begin with.
+pub(crate) fn body_begun(incarnation: Incarnation) -> Begun {
+    Begun::plain(incarnation.0.to_le_bytes())
+}
+
 impl RecordHeader {
     /// Bytes of the whole record.
+    #[inline]
     pub(crate) fn encoded_len(&self) -> u64 {
         encoded_len(usize::from(self.key_len), self.value_len as usize)
     }
@@ -112,7 +118,7 @@ impl RecordHeader {
             return Err(FieldError::new("record header", bytes.len(), RECORD_HEADER_LEN));
         };
         let crc = u32::from_le_bytes(*crc);
-        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 8 }>(offset, summed);
+        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 12 }>(offset, summed);
         if crc != expected {
             return Err(wrong_crc("header checksum", crc, expected));
         }
@@ -224,11 +230,75 @@ impl<'a> Record<'a> {
     /// The same, where any checksum was begun before.
     #[inline]
     pub(crate) fn check_body_in(&self, begun: &Begun) -> Decoded<()> {
-        let found = begun.plain(self.header.incarnation.0.to_le_bytes(), self.body);
+        self.compare(begun.anew(self.header.incarnation.0.to_le_bytes(), self.body))
+    }
+
+    #[inline]
+    fn compare(&self, found: u32) -> Decoded<()> {
         if found == self.header.body_crc {
             return Ok(());
         }
         Err(wrong_crc("body checksum", found, self.header.body_crc))
+    }
+}
+
+/// What a walk needs to know of a put or a tombstone to show it: a part of [`Record`], as sound.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub seq: Seq,
+    pub deadline_ms: u64,
+    pub incarnation: Incarnation,
+    pub is_put: bool,
+    body_crc: u32,
+    key_len: u16,
+    /// Key and value together.
+    pub body: &'a [u8],
+}
+
+impl<'a> Shown<'a> {
+    /// Decodes the record that starts `bytes`: header checked, lengths checked, body not. `None`
+    /// for damage, and for what only [`Record`] knows.
+    #[expect(clippy::inline_always, reason = "once a row of a walk")]
+    #[inline(always)]
+    pub(crate) fn decode_in(bytes: &'a [u8], nonce: &Begun, offset: u64) -> Option<Self> {
+        let (crc, rest) = bytes.split_first_chunk::<4>()?;
+        let (summed, rest) = rest.split_first_chunk::<SUMMED_LEN>()?;
+        let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 12 }>(offset, summed);
+        let &[body_crc, seq, seq_high, deadline, deadline_high, len, kinds, incarnation, _] =
+            summed.as_chunks::<4>().0
+        else {
+            return None;
+        };
+        let long = |low: [u8; 4], high: [u8; 4]| {
+            u64::from(u32::from_le_bytes(high)) << 32 | u64::from(u32::from_le_bytes(low))
+        };
+        let [key_len, key_len_high, kind, flags] = kinds;
+        let key_len = u16::from_le_bytes([key_len, key_len_high]);
+        let is_put = kind == RecordKind::Put as u8;
+        let is_known = is_put || kind == RecordKind::Tombstone as u8;
+        if u32::from_le_bytes(*crc) != expected || !is_known || flags & !FLAGS_KNOWN != 0 {
+            return None;
+        }
+        Some(Self {
+            seq: Seq(long(seq, seq_high)),
+            deadline_ms: long(deadline, deadline_high),
+            incarnation: Incarnation(u32::from_le_bytes(incarnation)),
+            is_put,
+            body_crc: u32::from_le_bytes(body_crc),
+            key_len,
+            body: rest.get(..usize::from(key_len) + u32::from_le_bytes(len) as usize)?,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn pair(&self) -> (&'a [u8], &'a [u8]) {
+        self.body.split_at_checked(self.key_len.into()).unwrap_or((self.body, &[]))
+    }
+
+    /// Whether the body is what was put; the checksum was begun by [`body_begun`].
+    #[inline]
+    pub(crate) fn is_sound(&self, begun: &Begun) -> bool {
+        begun.ended(self.body) == self.body_crc
     }
 }
 
@@ -269,6 +339,11 @@ mod tests {
             prop_assert_eq!((record.key, record.value), (&key[..], &value[..]));
             prop_assert_eq!(peek_key(&bytes), Some((header.incarnation, &key[..])));
             prop_assert!(record.check_body().is_ok());
+            let shown = Shown::decode_in(&bytes, &Begun::bound(nonce), offset).unwrap();
+            prop_assert_eq!(shown.pair(), (&key[..], &value[..]));
+            prop_assert!(shown.is_sound(&body_begun(header.incarnation)) && shown.is_put);
+            prop_assert_eq!((shown.seq, shown.deadline_ms), (header.seq, header.deadline_ms));
+            prop_assert_eq!(shown.incarnation, header.incarnation);
             prop_assert!(Record::decode(&bytes, nonce ^ 1, offset).is_err());
             prop_assert!(Record::decode(&bytes, nonce, offset ^ 8).is_err());
         }
@@ -276,6 +351,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(Record::decode(&bytes, 1, 2).is_err());
+            prop_assert!(Shown::decode_in(&bytes, &Begun::bound(1), 2).is_none());
         }
     }
 
@@ -290,6 +366,9 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let sound = Record::decode(&flipped, 5, 64).and_then(|record| record.check_body());
             assert!(sound.is_err(), "bit {bit}");
+            let shown = Shown::decode_in(&flipped, &Begun::bound(5), 64);
+            let begun = body_begun(Incarnation(7));
+            assert!(!shown.is_some_and(|shown| shown.is_sound(&begun)), "bit {bit}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! The manifest on disk: two copies of one log of edits, rolled over at every open and at 4 MiB.
+//! The manifest on disk: two copies of one log of edits, rolled over at every open and when it has
+//! grown to twice what says everything.
 //! Knows how an edit becomes durable; knows nothing of what an edit is about.
 //!
 //! An edit counts when it is written and synced in both copies. A crash tears at most the last
@@ -19,10 +20,12 @@ use crate::limits::EDIT_LEN_MAX;
 use crate::manifest::FileSet;
 use crate::vfs::{Dir, File, os};
 
-/// Bytes of a manifest file at which the next generation begins.
-const ROLL_LEN: u64 = 4 << 20;
+/// The next generation begins when edits take as many bytes as the one that said everything did,
+/// but not before the lower and not after the upper of these.
+const EDITS_LEN_MIN: u64 = 256 << 10;
+const EDITS_LEN_MAX: u64 = 4 << 20;
 /// Largest manifest file that opening reads.
-pub(crate) const FILE_LEN_MAX: u64 = ROLL_LEN + 2 * EDIT_LEN_MAX as u64;
+pub(crate) const FILE_LEN_MAX: u64 = EDITS_LEN_MAX + 2 * EDIT_LEN_MAX as u64;
 
 /// The manifest of an open store.
 #[derive(Debug)]
@@ -45,7 +48,15 @@ struct Inner {
 struct Copy {
     file: Arc<dyn File>,
     nonce: u64,
+    /// Bytes of the header and the edit that says everything.
+    first_len: u64,
     len: u64,
+}
+
+impl Copy {
+    fn is_long(&self) -> bool {
+        self.len - self.first_len > self.first_len.clamp(EDITS_LEN_MIN, EDITS_LEN_MAX)
+    }
 }
 
 /// What opening found besides the file set.
@@ -97,7 +108,7 @@ impl ManifestLog {
         if let Some(cause) = &inner.failed {
             return Err(Error::Poisoned { doing: "commit manifest edit", cause: cause.clone() });
         }
-        if inner.copies.iter().any(|copy| copy.len > ROLL_LEN) {
+        if inner.copies.iter().any(Copy::is_long) {
             let next = inner.generation + 1;
             inner.roll(next)?;
         }
@@ -162,7 +173,8 @@ impl Inner {
                 Ok(file)
             });
             let file = written.map_err(|error| self.io("write manifest", &name, error))?;
-            copies.push(Copy { file, nonce, len: bytes.len() as u64 });
+            let len = bytes.len() as u64;
+            copies.push(Copy { file, nonce, first_len: len, len });
         }
         self.dir.sync().map_err(|error| self.io("sync directory", "", error))?;
         self.copies = copies;

@@ -177,7 +177,7 @@ impl Tiers {
             let bytes = FileBytes { statistics: len, len, ..FileBytes::default() };
             files.push(FileAccount { name, bytes });
         }
-        if let Unsorted::Image(image) = &*self.unsorted.lock() {
+        if let Unsorted::Image { image, .. } = &*self.unsorted.lock() {
             let (name, len) = (FileState::DoomedImage.name(image.id), image.len());
             let bytes = FileBytes { index: len, len, ..FileBytes::default() };
             files.push(FileAccount { name, bytes });

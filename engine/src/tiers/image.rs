@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::checksum::crc;
 use crate::format::cursor::{FieldError, Fields, Put};
 use crate::format::image::{
-    IMAGE_HEADER_LEN, IMAGE_PART_LEN, ImageGroup, ImageHeader, ImagePart, ImageSegment,
+    IMAGE_HEADER_LEN, IMAGE_PART_LEN, ImageEntry, ImageGroup, ImageHeader, ImagePart, ImageSegment,
     ImageTables, PartKind, leaf, put_leaf,
 };
 use crate::format::segment::SEGMENT_HEADER_LEN;
@@ -20,7 +20,8 @@ use crate::tiers::rebuild::accounts_of;
 use crate::vfs::map::Map;
 use crate::vfs::{Dir, File, os};
 use crate::warm::account::{Group, SegmentAccount};
-use crate::warm::index::leaf::Leaf;
+use crate::warm::index::fence::Fence;
+use crate::warm::index::leaf::{Hint, Leaf, LeafEntry};
 use crate::warm::index::point::{IndexWriter, PointIndex};
 use crate::warm::index::table::{BUCKET_LEN, Table};
 use crate::warm::segment::Segment;
@@ -53,7 +54,7 @@ pub(crate) struct Restored {
 /// The order as an image keeps it.
 pub(crate) struct Order {
     /// Under their fences.
-    pub leaves: Vec<(Box<[u8]>, Leaf)>,
+    pub leaves: Vec<(Fence, Leaf)>,
     /// Tags that stand in no leaf.
     pub loose: Vec<u32>,
 }
@@ -203,12 +204,13 @@ impl Image {
         Ok(accounts)
     }
 
-    /// Leaves and loose tags; `None` when the image does not know the whole order.
-    pub(crate) fn order(&self) -> Result<Option<Order>> {
+    /// Leaves and loose tags; `None` when the image does not know the whole order. The hints hold
+    /// for the segments that it knows, of which so many had `entered` their table.
+    pub(crate) fn order(&self, entered: u32) -> Result<Option<Order>> {
         if !self.tables.ordered {
             return Ok(None);
         }
-        let mut leaves: Vec<(Box<[u8]>, Leaf)> = Vec::new();
+        let mut leaves: Vec<(Fence, Leaf)> = Vec::new();
         for part in self.parts(PartKind::Leaves) {
             let mut fields = Fields::new(self.bytes(part)?);
             for _ in 0..part.count {
@@ -216,7 +218,8 @@ impl Image {
                 if leaves.last().is_some_and(|(last, _)| **last >= *read.fence) {
                     return Err(self.mismatch("fence", "one out of order"));
                 }
-                leaves.push((read.fence.into(), Leaf::restore(read.shared, read.entries())));
+                let entries = read.entries().map(entry_of);
+                leaves.push((read.fence.into(), Leaf::restore(read.shared, entered, entries)));
             }
             fields.finish("leaves").map_err(|e| self.damage(part.offset, e))?;
         }
@@ -233,6 +236,11 @@ fn slice(map: &Map, offset: u64, len: u64) -> &[u8] {
     let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
     let range = range.and_then(|(from, len)| Some(from..from.checked_add(len)?));
     range.and_then(|range| map.slice(range)).unwrap_or(&[])
+}
+
+fn entry_of(told: ImageEntry) -> LeafEntry {
+    let ImageEntry { discriminator, tag, hint } = told;
+    LeafEntry { discriminator, tag, hint: Hint::of_bits(hint) }
 }
 
 fn group_of(told: &ImageGroup) -> Group {
@@ -287,10 +295,25 @@ impl Tiers {
     }
 
     fn write_order(&self, out: &mut Parts) -> std::io::Result<()> {
+        let table = self.segments.load();
         let mut result = Ok(());
         self.order.each_leaf(|fence, leaf| {
             if result.is_ok() {
-                let entries = leaf.entries().iter().map(|one| (one.discriminator, one.tag));
+                // Marks and numbers of segments go with the process.
+                let holds = |place: Location| {
+                    let segment = table.of(place).filter(|held| held.entered() <= leaf.entered());
+                    segment.is_some_and(|held| !held.may_be_superseded(u64::from(place.offset)))
+                };
+                let entries = leaf.entries().iter().map(|one| ImageEntry {
+                    discriminator: one.discriminator,
+                    tag: one.tag,
+                    hint: one
+                        .hint
+                        .place()
+                        .filter(|&place| holds(place))
+                        .map_or(Hint::NONE, |_| one.hint)
+                        .bits(),
+                });
                 put_leaf(&mut out.bytes, fence, leaf.shared(), entries);
                 result = out.counted(PartKind::Leaves);
             }

@@ -1,20 +1,27 @@
 //! The fast way through a window of a walk: records that are hinted at, each looked at when it is
 //! asked for and not before. Knows hints and segments; whoever asks falls back when a hint fails.
 //!
-//! A hint holds while its record's mark is not set: a change that is visible to a walk marked the
-//! record that it superseded before it became visible.
+//! A hint holds while its record's mark is not set and its segment stands where it stood: a change
+//! that is visible to a walk marked the record that it superseded before it became visible. A place
+//! that the index told this walk holds without that, for the walk's moment was there before.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::record::{Record, RecordKind};
-use crate::ids::Incarnation;
+use crate::format::record::{Record, RecordKind, body_begun};
+use crate::ids::{Incarnation, Seq};
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
+use crate::warm::index::leaf::Hint;
 use crate::warm::index::order::Tagged;
 use crate::warm::segment::Segment;
 
+/// Rows whose records are asked for ahead of the one that is looked at.
+const AHEAD: usize = 8;
+/// Rows that a window has room for from the start.
+pub(crate) const ROWS_AT_FIRST: usize = 80;
 /// Leaves that one window takes at most.
 const LEAVES_MAX: usize = 4;
 
@@ -22,14 +29,33 @@ const LEAVES_MAX: usize = 4;
 #[derive(Debug, Clone, Copy)]
 struct Hinted {
     offset: u32,
-    segment: u32,
     tag: u32,
+    segment: u16,
+    /// The index told the place, for this walk.
+    asked: bool,
 }
 
 impl Hinted {
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
-        let segment = looked.segments.get(self.segment as usize)?;
-        Some((segment, segment.record(u64::from(self.offset)).ok()?))
+        let segment = looked.segment(self.segment.into())?;
+        Some((segment, segment.named_record(u64::from(self.offset))?))
+    }
+
+    /// What is wrong with the body, unless it is only long.
+    #[cold]
+    fn check_body(&self, looked: &Looked) -> Result<()> {
+        if let Some((segment, record)) = self.record(looked) {
+            segment.check_body(u64::from(self.offset), &record)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for the record without waiting.
+    #[inline]
+    fn prefetch(&self, looked: &Looked) {
+        if let Some(segment) = looked.segment(self.segment.into()) {
+            segment.prefetch(u64::from(self.offset));
+        }
     }
 
     /// Whether the record shows a key at the moment; `None` when the index must tell.
@@ -42,14 +68,56 @@ impl Hinted {
         span: &Span,
     ) -> Option<bool> {
         let header = &record.header;
-        if held.may_be_superseded(u64::from(self.offset))
-            || header.seq > span.moment
-            || header.incarnation != span.incarnation
-            || tiers.seed.hash(span.incarnation, record.key).tag() != self.tag
+        if self.is_late(held, header.seq, span) || (!span.values && !self.is_tagged(tiers, record))
         {
             return None;
         }
-        Some(header.kind != RecordKind::Tombstone && tiers.is_alive(header.deadline_ms))
+        Some(
+            header.incarnation == span.incarnation
+                && header.kind != RecordKind::Tombstone
+                && tiers.is_alive(header.deadline_ms),
+        )
+    }
+
+    /// Whether another version may hold at the moment.
+    #[inline]
+    fn is_late(&self, held: &Segment, seq: Seq, span: &Span) -> bool {
+        seq > span.moment || (!self.asked && held.may_be_superseded(u64::from(self.offset)))
+    }
+
+    /// Where the key alone is read, its hash is its checksum.
+    fn is_tagged(&self, tiers: &Tiers, record: &Record<'_>) -> bool {
+        tiers.seed.hash(record.header.incarnation, record.key).tag() == self.tag
+    }
+}
+
+/// What a window of a walk covers.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    /// Sort keys.
+    pub keys: Range<Vec<u8>>,
+    /// Its first leaf, in the walk's direction, may have keys in front of it: until one is inside.
+    pub opens: bool,
+    /// Its last leaf may have keys behind it.
+    pub is_cut: bool,
+}
+
+impl Window {
+    /// Whether a record of the next row lies inside. Only the ends are asked: rows are in order.
+    #[inline]
+    fn hold(&mut self, direction: Direction, span: &Span, key: &[u8]) -> bool {
+        if !self.opens && !self.is_cut {
+            return true;
+        }
+        let Bounds { low, high, .. } = Bounds::of(span.incarnation, &self.keys);
+        let above = |asked: bool| !asked || key >= low;
+        let below = |asked: bool| !asked || high.is_none_or(|high| key < high);
+        let inside = match direction {
+            Direction::Forward => above(self.opens) && below(self.is_cut),
+            Direction::Backward => below(self.opens) && above(self.is_cut),
+        };
+        self.opens &= !inside;
+        inside
     }
 }
 
@@ -59,9 +127,17 @@ pub(crate) struct Lane {
     rows: Vec<Hinted>,
     at: usize,
     direction: Direction,
-    window: Range<Vec<u8>>,
+    window: Window,
+    /// Whoever walks does not wait between two rows.
+    pub is_quick: bool,
     /// Leaves that the next window takes: a walk that goes on gets longer ones.
     pub leaves: usize,
+    /// Tags whose hints did not hold when a window was to be taken.
+    pub dead: Vec<u32>,
+    /// Asking the index for them may help: one had a hint, or all places fit hints.
+    pub is_worth_asking: bool,
+    /// What the index told of them.
+    pub asked: Vec<Tagged>,
 }
 
 /// What stands at one place of a lane.
@@ -77,7 +153,17 @@ pub(crate) enum Next {
 
 impl Lane {
     pub(crate) fn new(direction: Direction) -> Self {
-        Self { rows: Vec::new(), at: 0, direction, window: Vec::new()..Vec::new(), leaves: 1 }
+        Self {
+            rows: Vec::new(),
+            at: 0,
+            direction,
+            window: Window::default(),
+            is_quick: false,
+            leaves: 1,
+            dead: Vec::new(),
+            is_worth_asking: true,
+            asked: Vec::new(),
+        }
     }
 
     /// Forgets what is left, and puts it back to the rest of the walk.
@@ -87,8 +173,11 @@ impl Lane {
         incarnation: Incarnation,
         rest: &mut Range<Vec<u8>>,
     ) {
-        let window = std::mem::take(&mut self.window);
-        let last = self.at.checked_sub(1).and_then(|at| self.rows.get(at)?.record(looked));
+        let window = std::mem::take(&mut self.window).keys;
+        // Leaves at the ends of a keyspace may hold keys of others.
+        let passed = self.rows.get(..self.at).unwrap_or(&[]).iter().rev();
+        let mut passed = passed.filter_map(|hinted| hinted.record(looked));
+        let last = passed.find(|(_, record)| record.header.incarnation == incarnation);
         let last = last.map(|(_, record)| sort_key(incarnation, record.key));
         // The rows at the ends of a window may lie outside.
         match (self.direction, last) {
@@ -109,37 +198,55 @@ impl Lane {
         self.leaves = 1;
     }
 
-    /// Takes a window whose tags all have hints, and asks for their records without waiting.
-    /// `false` when one has none: then nothing is taken.
-    pub(crate) fn take(
-        &mut self,
-        tiers: &Tiers,
-        tags: &[Tagged],
-        window: &Range<Vec<u8>>,
-        looked: &mut Looked,
-    ) -> bool {
-        let table = tiers.segments.load();
-        looked.segments.clear();
+    /// Takes the rows of a window and asks for the first records without waiting. `false` when
+    /// hints do not hold: those tags are `dead` then, and nothing is taken.
+    pub(crate) fn take(&mut self, tiers: &Tiers, tags: &[Tagged], looked: &mut Looked) -> bool {
+        let table = tiers.segments.load_full();
+        looked.hold(self.is_quick.then(|| Arc::clone(&table)));
+        self.dead.clear();
+        self.is_worth_asking = Hint::reaches(table.slot_count());
         self.rows.clear();
         self.at = 0;
-        self.rows.reserve(tags.len());
+        self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
         for one in tags {
-            let Some((place, segment)) =
-                one.hint.place().and_then(|place| Some((place, table.of(place)?)))
-            else {
-                self.clear();
-                return false;
+            let found = one.hint.place().and_then(|place| Some((place, table.of(place)?)));
+            let found = found.filter(|(_, segment)| segment.entered() <= one.entered);
+            let Some((place, segment)) = found else {
+                self.is_worth_asking |= one.hint != Hint::NONE;
+                self.dead.push(one.tag);
+                continue;
             };
-            segment.prefetch(u64::from(place.offset));
-            let segment = looked.number_of(segment);
-            self.rows.push(Hinted { offset: place.offset, segment, tag: one.tag });
+            let offset = u64::from(place.offset);
+            let is_marked = segment.may_be_superseded(offset);
+            if is_marked && self.asked.iter().all(|asked| asked.hint != one.hint) {
+                self.is_worth_asking = true;
+                self.dead.push(one.tag);
+                continue;
+            }
+            let segment = u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX);
+            self.rows.push(Hinted {
+                offset: place.offset,
+                segment,
+                tag: one.tag,
+                asked: is_marked,
+            });
         }
         if self.direction == Direction::Backward {
             self.rows.reverse();
         }
-        self.leaves = (self.leaves * 2).min(LEAVES_MAX);
-        self.window.clone_from(window);
-        true
+        self.asked.clear();
+        if self.dead.is_empty() {
+            self.rows.iter().take(AHEAD).for_each(|hinted| hinted.prefetch(looked));
+            self.leaves = if self.leaves == 1 { LEAVES_MAX - 1 } else { LEAVES_MAX };
+        } else {
+            self.clear();
+        }
+        self.dead.is_empty()
+    }
+
+    /// Tells what the rows that were taken cover, and gives the window before back.
+    pub(crate) fn cover(&mut self, window: Window) -> Window {
+        std::mem::replace(&mut self.window, window)
     }
 
     /// Hands the rows of the window to `each`, checked and without a copy, for as long as they hold
@@ -151,14 +258,26 @@ impl Lane {
         span: &Span,
         each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let bounds = Bounds::of(span.incarnation, &self.window);
+        let begun = body_begun(span.incarnation);
         for hinted in self.rows.get(self.at..).unwrap_or(&[]) {
-            let Some((segment, record)) = hinted.record(looked) else { break };
-            let Some(holds) = hinted.holds(tiers, segment, &record, span) else { break };
+            if let Some(later) = self.rows.get(self.at + AHEAD) {
+                later.prefetch(looked);
+            }
+            let Some(segment) = looked.segment(hinted.segment.into()) else { break };
+            let Some(shown) = segment.shown(u64::from(hinted.offset)) else { break };
+            if hinted.is_late(segment, shown.seq, span) {
+                break;
+            }
             self.at += 1;
-            if holds && bounds.hold(&record) {
-                segment.check_body(u64::from(hinted.offset), &record)?;
-                if each(record.key, record.value).is_break() {
+            let holds = shown.incarnation == span.incarnation
+                && shown.is_put
+                && tiers.is_alive(shown.deadline_ms);
+            let (key, value) = shown.pair();
+            if holds && self.window.hold(self.direction, span, key) {
+                if !Segment::is_sound(&shown, &begun) {
+                    hinted.check_body(looked)?;
+                }
+                if each(key, value).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -169,13 +288,17 @@ impl Lane {
     /// The next place.
     pub(crate) fn next(&mut self, tiers: &Tiers, looked: &Looked, span: &Span) -> Next {
         let Some(hinted) = self.rows.get(self.at) else { return Next::End };
+        if let Some(later) = self.rows.get(self.at + AHEAD) {
+            later.prefetch(looked);
+        }
         let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
         let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
         self.at += 1;
-        if !holds || !Bounds::of(span.incarnation, &self.window).hold(&record) {
+        if !holds || !self.window.hold(self.direction, span, record.key) {
             return Next::Nothing;
         }
-        let Hinted { offset, segment, tag } = *hinted;
+        let Hinted { offset, segment, tag, .. } = *hinted;
+        let segment = segment.into();
         Next::Row(Placed { header: record.header, offset, segment, tag, named: true })
     }
 }

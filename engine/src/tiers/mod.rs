@@ -63,6 +63,7 @@ use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::{Dir, Lock, os};
 use crate::warm::flush::{DirtyRange, Flusher};
+use crate::warm::index::fence::Fence;
 use crate::warm::index::order::OrderIndex;
 use crate::warm::index::point::PointIndex;
 use crate::warm::table::SegmentTable;
@@ -110,7 +111,7 @@ pub(crate) struct Maintenance {
     /// Segments that hold a damaged record: never reclaimed, so that nothing sound is lost.
     pub damaged: Vec<u32>,
     /// Where rewriting the order's leaves goes on; empty when it rests.
-    pub order_swept: Box<[u8]>,
+    pub order_swept: Fence,
 }
 
 /// Figures as of the last look.

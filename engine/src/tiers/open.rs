@@ -148,7 +148,7 @@ fn assemble(
     let active = first_journal(&*dir, &manifest, &mut table, &clock, facts.store, live, &options)?;
     let append = Append::new(writer, active, table, accounts, last);
     let segments = ArcSwap::from_pointee(append.table.clone());
-    let unsorted = Unsorted::of(image, index.count());
+    let unsorted = Unsorted::of(image, index.count(), append.table.entered());
     Ok(Arc::new(Tiers {
         dir,
         archive_dir,

@@ -10,7 +10,8 @@ use crate::ids::{Incarnation, Location};
 use crate::tiers::Tiers;
 use crate::tiers::image::{Image, Order};
 use crate::tiers::moments::{Holder, Moment};
-use crate::warm::index::leaf::Hint;
+use crate::warm::index::fence::Fence;
+use crate::warm::index::leaf::{Hint, Leaf};
 use crate::warm::index::order::{EachKey, KeySource, MERGE_PIECE};
 
 /// Homes of the index that are walked for each time the append lock is taken.
@@ -31,15 +32,16 @@ pub(crate) enum Unsorted {
     Nothing,
     /// They are taken from the index, from this tag on.
     From(u64),
-    /// An image keeps their order.
-    Image(Image),
+    /// An image keeps their order. Its hints hold for the segments of that time, of which so many
+    /// had entered their table.
+    Image { image: Image, entered: u32 },
 }
 
 impl Unsorted {
     /// What there is to do for an index of so many keys.
-    pub(crate) fn of(image: Option<Image>, keys: u64) -> Self {
+    pub(crate) fn of(image: Option<Image>, keys: u64, entered: u32) -> Self {
         match image {
-            Some(image) => Self::Image(image),
+            Some(image) => Self::Image { image, entered },
             None if keys > 0 => Self::From(0),
             None => Self::Nothing,
         }
@@ -128,6 +130,17 @@ impl KeySource for IndexedKeys<'_> {
     fn prefetch(&self, tags: &[u32]) {
         self.tiers.prefetch_records(tags);
     }
+
+    fn entered(&self) -> u32 {
+        self.tiers.segments.load().entered()
+    }
+
+    fn renew(&self, leaf: &mut Leaf, entered: u32) {
+        let (table, before) = (self.tiers.segments.load(), leaf.entered());
+        leaf.renew(entered, |place| {
+            table.of(place).is_some_and(|segment| segment.entered() <= before)
+        });
+    }
 }
 
 impl Tiers {
@@ -157,9 +170,9 @@ impl Tiers {
     /// Puts the order back that the image keeps, or has the keys sorted anew; then the image goes.
     pub(crate) fn restore_order(&self) {
         let mut unsorted = self.unsorted.lock();
-        let Unsorted::Image(image) = &*unsorted else { return };
+        let Unsorted::Image { image, entered } = &*unsorted else { return };
         let id = image.id;
-        let next = match image.order() {
+        let next = match image.order(*entered) {
             Ok(Some(Order { leaves, loose })) => {
                 self.order.restore(leaves);
                 for tag in loose {
@@ -222,7 +235,7 @@ impl Tiers {
     }
 
     /// Rewrites leaves while the order holds many more keys than the index.
-    pub(crate) fn sweep_order(&self, from: &mut Box<[u8]>) -> bool {
+    pub(crate) fn sweep_order(&self, from: &mut Fence) -> bool {
         let entries = self.order.entry_count();
         if from.is_empty() && entries < 4096 + self.index.count() * 3 / 2 {
             return false;

@@ -16,7 +16,8 @@ use crate::format::record::RecordKind;
 use crate::key::Key;
 use crate::tiers::Tiers;
 use crate::tiers::archived::{Archived, ArchivedRow};
-use crate::tiers::lane::{Lane, Next};
+use crate::tiers::lane::{Lane, Next, ROWS_AT_FIRST, Window};
+use crate::tiers::order::IndexedKeys;
 use crate::tiers::read::{Hit, KeyRef, Old};
 use crate::tiers::span::{Direction, Span, is_inside, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed, WarmRow};
@@ -103,8 +104,9 @@ pub(crate) struct Walk {
     rest: Range<Vec<u8>>,
     /// Nothing was looked up yet.
     begins: bool,
-    /// Tags of the window; kept for its memory.
+    /// Tags of the window, and a window; kept for their memory.
     tags: Vec<Tagged>,
+    spare: Window,
     looked: Looked,
     rows: VecDeque<Kept>,
     /// The row that was given last.
@@ -120,12 +122,18 @@ impl Walk {
             rest: span.keys.clone(),
             begins: true,
             tags: Vec::new(),
+            spare: Window::default(),
             looked: Looked::default(),
             rows: VecDeque::new(),
             given: None,
             archived: Archived::new(direction),
             lane: Lane::new(direction),
         }
+    }
+
+    /// Nobody waits between two rows of this walk from now on.
+    pub(crate) fn hurry(&mut self) {
+        self.lane.is_quick = true;
     }
 
     /// Hands what is left of the window to `each`, as far as nothing has to be asked for it.
@@ -180,67 +188,95 @@ impl Walk {
 
     /// Takes the next window: by the lane where it may and can, else looks it up.
     fn fill(&mut self, tiers: &Tiers, span: &Span, by_lane: bool) -> Result<()> {
-        let mut tags = std::mem::take(&mut self.tags);
-        tags.clear();
-        let forward = self.direction == Direction::Forward;
-        let mut window = self.rest.clone();
-        if forward {
-            let leaves = if by_lane { self.lane.leaves } else { 1 };
-            if let Some(end) = tiers.order.tags_from(&window.start, leaves, &mut tags) {
-                window.end = window.end.min(end.into());
-            }
-        } else if let Some(start) = tiers.order.tags_before(Some(&window.end), &mut tags) {
-            window.start = window.start.max(start.into());
-        }
-        if std::mem::take(&mut self.begins) {
-            tags.extend(tiers.order.placeless());
-        }
-        // What left the order for an archive left it after the archive was there to be seen.
-        if by_lane
-            && tiers.cold.load().entries().is_empty()
-            && self.lane.take(tiers, &tags, &window, &mut self.looked)
-        {
-            self.tags = tags;
-            self.pass(window);
+        if by_lane && self.take_lane(tiers) {
             return Ok(());
         }
-        self.look_tags(tiers, &tags, &Bounds::of(span.incarnation, &window));
-        self.tags = tags;
+        let mut window = self.collect(tiers, 1).keys;
+        self.begins = false;
+        self.look_tags(tiers, &Bounds::of(span.incarnation, &window));
         let set = tiers.cold.load();
         let told = self.tell_all(tiers, span)?;
         let mut cold = self.cold_rows(tiers, span, &set, &mut window)?;
         self.merge(told, &mut cold, &window);
-        self.pass(window);
-        Ok(())
-    }
-
-    /// The window is walked as far as the rest is concerned.
-    fn pass(&mut self, window: Range<Vec<u8>>) {
         match self.direction {
             Direction::Forward => self.rest.start = window.end,
             Direction::Backward => self.rest.end = window.start,
         }
+        Ok(())
     }
 
-    /// Looks up what the log holds of the keys that these tags mean, inside the bounds, in order.
-    fn look_tags(&mut self, tiers: &Tiers, tags: &[Tagged], bounds: &Bounds<'_>) {
-        let mut learned = Vec::new();
+    /// Collects the tags of so many leaves, and says what they cover of the rest.
+    fn collect(&mut self, tiers: &Tiers, leaves: usize) -> Window {
+        self.tags.clear();
+        self.tags.reserve(ROWS_AT_FIRST);
+        let (rest, mut window) = (&self.rest, std::mem::take(&mut self.spare));
+        let (start, end) = (&mut window.keys.start, &mut window.keys.end);
+        start.clone_from(&rest.start);
+        end.clone_from(&rest.end);
+        let fence = match self.direction {
+            Direction::Forward => tiers.order.tags_from(&rest.start, leaves, &mut self.tags),
+            Direction::Backward => tiers.order.tags_before(&rest.end, &mut self.tags),
+        };
+        let fence = fence.filter(|fence| (&*rest.start..=&*rest.end).contains(&&**fence));
+        window.is_cut = fence.is_none();
+        window.opens = true;
+        if let Some(fence) = fence {
+            let bound = if self.direction == Direction::Forward { end } else { start };
+            bound.clear();
+            bound.extend_from_slice(&fence);
+        }
+        if self.begins {
+            self.tags.extend(tiers.order.placeless());
+        }
+        window
+    }
+
+    /// Takes the next window by the lane, where that can. Where hints are dead, the index is asked
+    /// once for all of them, and the order knows better from then on.
+    fn take_lane(&mut self, tiers: &Tiers) -> bool {
+        for is_first in [true, false] {
+            let window = self.collect(tiers, self.lane.leaves);
+            // What left the order for an archive left it after the archive was there to be seen.
+            let may = tiers.cold.load().entries().is_empty();
+            if may && self.lane.take(tiers, &self.tags, &mut self.looked) {
+                self.begins = false;
+                match self.direction {
+                    Direction::Forward => self.rest.start.clone_from(&window.keys.end),
+                    Direction::Backward => self.rest.end.clone_from(&window.keys.start),
+                }
+                self.spare = self.lane.cover(window);
+                return true;
+            }
+            let may = may && is_first && self.lane.is_worth_asking;
+            if may {
+                self.revive(tiers, &window);
+            }
+            self.spare = window;
+            if !may {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Asks the index for what the lane found dead; what nobody knows leaves the order.
+    fn revive(&mut self, tiers: &Tiers, window: &Window) {
+        tiers.learn(&self.lane.dead, &mut self.lane.asked);
+        if self.lane.asked.len() < self.lane.dead.len() && tiers.versions.is_empty() {
+            let source = IndexedKeys::new(tiers);
+            tiers.order.sweep_at(&window.keys.start, self.lane.leaves, &source);
+        }
+    }
+
+    /// Looks up what the log holds of the keys that were collected, inside the bounds, in order.
+    fn look_tags(&mut self, tiers: &Tiers, bounds: &Bounds<'_>) {
         for seen in 1.. {
-            self.looked.segments.clear();
-            self.looked.found.clear();
-            self.looked.damage.clear();
-            learned.clear();
-            let stable =
-                tags.is_empty() || tiers.look_tagged(tags, bounds, &mut self.looked, &mut learned);
+            let stable = tiers.look_tagged(&self.tags, bounds, &mut self.looked);
             if stable && (self.looked.damage.is_empty() || seen >= DAMAGE_SEEN_MIN) {
                 break;
             }
         }
         self.looked.sort();
-        if let Some(first) = self.looked.found.first().filter(|_| !learned.is_empty()) {
-            let at = sort_key(bounds.incarnation, self.looked.key(first));
-            tiers.order.note_hints(&at, &learned);
-        }
     }
 
     /// What holds for each key at the moment, in the order of the direction.

@@ -5,13 +5,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Damage, Result};
+use crate::format::block::put_sort_key;
 use crate::format::record::{Record, RecordHeader};
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, Slot};
 use crate::tiers::Tiers;
+use crate::tiers::order::IndexedKeys;
 use crate::warm::index::leaf::Hint;
 use crate::warm::index::order::Tagged;
 use crate::warm::segment::Segment;
 use crate::warm::table::SegmentTable;
+
+/// Segments whose numbers are found at once.
+const NUMBERS: usize = 32;
 
 /// A record of the log.
 #[derive(Debug, Clone, Copy)]
@@ -43,30 +48,77 @@ impl<'w> WarmRow<'w> {
 /// What the log holds of a window.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
-    pub segments: Vec<Arc<Segment>>,
+    segments: Vec<Arc<Segment>>,
+    /// Stands for the list, and slots for the numbers in it: cheaper than holding each segment, and
+    /// for walks that go on without waiting for anybody.
+    table: Option<Arc<SegmentTable>>,
     /// In order of keys, once sorted.
     pub found: Vec<Placed>,
     pub damage: Vec<Damage>,
+    /// By the lowest bits of a slot: the number in the list that a segment had which had these.
+    numbers: [u8; NUMBERS],
 }
 
 impl Looked {
+    /// Empties the list; a table may stand for it.
+    pub(crate) fn hold(&mut self, table: Option<Arc<SegmentTable>>) {
+        self.segments.clear();
+        self.table = table;
+    }
+
+    fn clear(&mut self) {
+        self.hold(None);
+        self.found.clear();
+        self.damage.clear();
+    }
+
     pub(crate) fn row<'w>(&'w self, place: &'w Placed) -> Option<WarmRow<'w>> {
-        let segment = self.segments.get(place.segment as usize)?;
+        let segment = self.segment(place.segment)?;
         let record = segment.record_of(u64::from(place.offset), place.header).ok()?;
         Some(WarmRow { segment, place, record })
     }
 
     pub(crate) fn key(&self, place: &Placed) -> &[u8] {
-        let segment = self.segments.get(place.segment as usize);
+        let segment = self.segment(place.segment);
         let record = segment
             .and_then(|segment| segment.record_of(u64::from(place.offset), place.header).ok());
         record.map_or(&[], |record| record.key)
     }
 
+    /// The segment with this number.
+    #[inline]
+    pub(crate) fn segment(&self, number: u32) -> Option<&Arc<Segment>> {
+        match &self.table {
+            None => self.segments.get(number as usize),
+            Some(table) => table.get(Slot(number)),
+        }
+    }
+
     /// The number of a segment in the list.
+    #[inline]
     pub(crate) fn number_of(&mut self, segment: &Arc<Segment>) -> u32 {
+        if self.table.is_some() {
+            return segment.slot.0;
+        }
+        let at = segment.slot.0 as usize % NUMBERS;
+        let number = self.numbers.get(at).copied().unwrap_or(0);
+        let known = self.segments.get(usize::from(number));
+        if known.is_some_and(|known| Arc::ptr_eq(known, segment)) {
+            return number.into();
+        }
+        let number = self.search_number_of(segment);
+        if let (Some(place), Ok(number)) = (self.numbers.get_mut(at), u8::try_from(number)) {
+            *place = number;
+        }
+        number
+    }
+
+    fn search_number_of(&mut self, segment: &Arc<Segment>) -> u32 {
         let known = self.segments.iter().rposition(|known| Arc::ptr_eq(known, segment));
         let number = known.unwrap_or_else(|| {
+            if self.segments.is_empty() {
+                self.segments.reserve(NUMBERS);
+            }
             self.segments.push(Arc::clone(segment));
             self.segments.len() - 1
         });
@@ -125,8 +177,8 @@ impl Tiers {
         tags: &[Tagged],
         bounds: &Bounds<'_>,
         looked: &mut Looked,
-        learned: &mut Vec<Tagged>,
     ) -> bool {
+        looked.clear();
         let table = self.segments.load();
         // All records are asked for before the first is looked at.
         for place in tags.iter().filter_map(|one| one.hint.place()) {
@@ -143,7 +195,7 @@ impl Tiers {
         if unknown.is_empty() {
             return true;
         }
-        let stable = self.look_up(&table, &unknown, bounds, looked, learned);
+        let stable = self.look_up(&table, &unknown, bounds, looked);
         stable && Arc::ptr_eq(&table, &self.segments.load())
     }
 
@@ -170,6 +222,40 @@ impl Tiers {
         is_newest
     }
 
+    /// Asks the index where the records of these tags are, and tells the order what it did not
+    /// know: once for all walks. Answers what it told, or nothing when something moved meanwhile.
+    /// Keys that left the index are let go of.
+    pub(crate) fn learn(&self, tags: &[u32], learned: &mut Vec<Tagged>) {
+        let table = self.segments.load();
+        let entered = table.entered();
+        let mut places = Vec::with_capacity(tags.len());
+        let mut stable = self.index.peek_all(tags, |tag, entry| {
+            if let Some(segment) = table.of(entry.location) {
+                segment.prefetch(u64::from(entry.location.offset));
+            }
+            places.push((tag, entry.location));
+        });
+        let (mut keys, mut told) = (Vec::new(), Vec::with_capacity(places.len()));
+        for &(tag, place) in &places {
+            let Some(segment) = table.of(place) else { return };
+            let Some(record) = segment.named_record(u64::from(place.offset)) else { continue };
+            let from = keys.len();
+            put_sort_key(&mut keys, record.header.incarnation, record.key);
+            told.push((from..keys.len(), Tagged { tag, hint: Hint::at(place), entered }));
+        }
+        stable &= Arc::ptr_eq(&table, &self.segments.load());
+        if !stable {
+            return;
+        }
+        let source = IndexedKeys::new(self);
+        self.order.note_hints(&source, entered, |note| {
+            for (key, one) in &told {
+                note(keys.get(key.clone()).unwrap_or(&[]), one.tag, one.hint);
+            }
+        });
+        learned.extend(told.into_iter().map(|(_, one)| one));
+    }
+
     /// Asks the index, and the version table, for the records of these tags.
     fn look_up(
         &self,
@@ -177,7 +263,6 @@ impl Tiers {
         tags: &[u32],
         bounds: &Bounds<'_>,
         looked: &mut Looked,
-        learned: &mut Vec<Tagged>,
     ) -> bool {
         let mut places = Vec::with_capacity(tags.len() + 4);
         let stable = self.index.peek_all(tags, |tag, entry| {
@@ -186,12 +271,6 @@ impl Tiers {
             }
             places.push((tag, entry.location, true));
         });
-        // Of keys that share a tag, nothing is learned.
-        for same in places.chunk_by(|a, b| a.0 == b.0) {
-            if let &[(tag, place, _)] = same {
-                learned.push(Tagged { tag, hint: Hint::at(place) });
-            }
-        }
         if !self.versions.is_empty() {
             for &tag in tags {
                 let old = self.versions.warm_places(tag).into_iter();

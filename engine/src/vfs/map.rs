@@ -162,6 +162,12 @@ impl Map {
         Some(unsafe { slice::from_raw_parts(start, len_bytes) })
     }
 
+    /// All bytes from `start` on, or `None` when nothing is published there.
+    #[inline]
+    pub(crate) fn slice_from(&self, start: usize) -> Option<&[u8]> {
+        self.slice(start..usize::try_from(self.published()).ok()?)
+    }
+
     /// How many bytes from the start may be read. Never shrinks.
     #[inline]
     pub(crate) fn published(&self) -> u64 {
@@ -364,6 +370,15 @@ impl Drop for MapWriter {
     }
 }
 
+/// Asks the processor for the memory of `items`, without waiting for it.
+#[inline]
+pub(crate) fn prefetch_items<T>(items: &[T]) {
+    let start = items.as_ptr().cast::<u8>();
+    for at in (0..size_of_val(items)).step_by(LINE_LEN) {
+        prefetch_line(start.wrapping_add(at));
+    }
+}
+
 /// Refuses lengths that no pointer arithmetic can cover (M1).
 fn checked_len(len_bytes: u64) -> io::Result<usize> {
     isize::try_from(len_bytes)
@@ -391,6 +406,8 @@ mod tests {
         writer.publish(3);
         assert_eq!(map.slice(0..3), Some(&b"abc"[..]));
         assert_eq!(map.slice(0..4), None);
+        assert_eq!(map.slice_from(1), Some(&b"bc"[..]));
+        assert_eq!(map.slice_from(4), None);
         assert_eq!(map.slice(3..3), Some(&b""[..]));
         #[expect(clippy::reversed_empty_ranges, reason = "what a damaged length may ask for")]
         let reversed = map.slice(2..1);

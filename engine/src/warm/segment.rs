@@ -2,14 +2,14 @@
 //! Knows bytes and offsets; knows nothing of the index, of liveness, or of why it is cleaned.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::canary::{Canary, planted};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::{Begun, crc};
 use crate::format::cursor::FieldError;
-use crate::format::record::{Record, RecordHeader, peek_key};
+use crate::format::record::{RECORD_HEADER_LEN, Record, RecordHeader, Shown, peek_key};
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Segment {
     /// One bit for each unit in which a record starts that the index no longer names. Made by the
     /// first mark.
     superseded: OnceLock<Box<[AtomicU64]>>,
+    /// How many segments had entered the table of segments when this one had.
+    entered: AtomicU32,
 }
 
 impl Segment {
@@ -76,7 +78,19 @@ impl Segment {
             sealed: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
             superseded: OnceLock::new(),
+            entered: AtomicU32::new(0),
         })
+    }
+
+    /// The number under which it entered the table of segments: they rise.
+    #[inline]
+    pub(crate) fn entered(&self) -> u32 {
+        self.entered.load(Ordering::Relaxed)
+    }
+
+    /// Tells it that number, once, before others can see it there.
+    pub(crate) fn set_entered(&self, number: u32) {
+        self.entered.store(number, Ordering::Relaxed);
     }
 
     /// Opens a sealed segment and checks its header and footer against the manifest.
@@ -147,6 +161,23 @@ impl Segment {
             .map_err(|error| self.damage("read record", offset, error))
     }
 
+    /// The same for a place that the index named: where the records end is not asked.
+    #[expect(clippy::inline_always, reason = "else a hundred bytes are copied for each read")]
+    #[inline(always)]
+    pub(crate) fn named_record(&self, offset: u64) -> Option<Record<'_>> {
+        let bytes = self.map.slice_from(usize::try_from(offset).ok()?)?;
+        Record::decode_in(bytes, &self.begun, offset).ok()
+    }
+
+    /// What a walk shows of the record at a place that the index named; `None` where
+    /// [`Segment::named_record`] must tell.
+    #[expect(clippy::inline_always, reason = "once a row of a walk")]
+    #[inline(always)]
+    pub(crate) fn shown(&self, offset: u64) -> Option<Shown<'_>> {
+        let bytes = self.map.slice_from(usize::try_from(offset).ok()?)?;
+        Shown::decode_in(bytes, &self.begun, offset)
+    }
+
     /// Incarnation and key of the record there, unchecked, as [`peek_key`] tells them.
     pub(crate) fn peek_key(&self, offset: u64) -> Option<(Incarnation, &[u8])> {
         peek_key(self.bytes_at(offset, self.records_end().checked_sub(offset)?)?)
@@ -179,6 +210,14 @@ impl Segment {
             word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The same for what a walk shows, where the checksum was begun for its incarnation. `false`
+    /// where `check_body` must tell.
+    #[inline]
+    pub(crate) fn is_sound(shown: &Shown<'_>, begun: &Begun) -> bool {
+        let is_short = ((RECORD_HEADER_LEN + shown.body.len()) as u64) <= CHECK_ALWAYS_LEN;
+        is_short && shown.is_sound(begun)
     }
 
     /// Marks the record there: the index does not name it any more. Only behind the append lock,

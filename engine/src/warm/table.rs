@@ -16,6 +16,8 @@ pub(crate) struct SegmentTable {
     next: usize,
     /// Slots that were given out and not filled yet.
     reserved: BTreeSet<usize>,
+    /// How many segments ever entered.
+    entered: u32,
 }
 
 impl SegmentTable {
@@ -49,7 +51,21 @@ impl SegmentTable {
         free && slot < SEGMENT_COUNT_MAX && self.reserved.insert(slot)
     }
 
+    /// All slots in use are below this one.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many segments ever entered. Whoever remembers a slot and this number, or a lower one,
+    /// finds out whether the slot was used again: its segment entered later then.
+    pub(crate) fn entered(&self) -> u32 {
+        self.entered
+    }
+
+    /// Puts a segment, which was in no table before, into its slot.
     pub(crate) fn insert(&mut self, segment: Arc<Segment>) {
+        self.entered = self.entered.saturating_add(1);
+        segment.set_entered(self.entered);
         let slot = segment.slot.0 as usize;
         self.reserved.remove(&slot);
         if slot >= self.slots.len() {

@@ -90,19 +90,27 @@ pub(crate) fn write() -> Outcome<()> {
     Ok(fs::write(file(), text)?)
 }
 
-/// Prints nanoseconds a call: the median of ten slices.
+/// Slices of a run whose times are compared: some of them nobody disturbs.
+const SLICES: u64 = 100;
+
+/// Prints nanoseconds a call: the median of the slices.
 #[expect(clippy::cast_precision_loss, reason = "figures for reading")]
 pub(crate) fn time(kernel: Kernel, keys: u64, calls: u64) -> Outcome<()> {
     let mut prepared = Prepared::new(kernel, keys)?;
-    let slice = (calls / 10).max(1);
+    let slice = (calls / SLICES).max(1);
     let mut figures = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..SLICES {
         let begin = Instant::now();
         prepared.run(slice)?;
         figures.push(begin.elapsed().as_nanos() as f64 / slice as f64);
     }
     figures.sort_by(f64::total_cmp);
     let at = |index: usize| figures.get(index).copied().unwrap_or(0.0);
-    println!("{} {keys} keys: {:.0} ns a call, best {:.0}", kernel.name(), at(5), at(0));
+    println!(
+        "{} {keys} keys: {:.0} ns a call, best {:.0}",
+        kernel.name(),
+        at(figures.len() / 2),
+        at(0)
+    );
     Ok(())
 }

@@ -37,11 +37,12 @@ pub(crate) enum Kernel {
     PutNewUnordered,
     Overwrite,
     Scan,
+    ScanChanged,
     Range,
 }
 
 impl Kernel {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::GetHot,
         Self::GetHotWith,
         Self::GetWarm,
@@ -53,6 +54,7 @@ impl Kernel {
         Self::PutNewUnordered,
         Self::Overwrite,
         Self::Scan,
+        Self::ScanChanged,
         Self::Range,
     ];
 
@@ -69,6 +71,7 @@ impl Kernel {
             Self::PutNewUnordered => "put_new_unordered",
             Self::Overwrite => "overwrite",
             Self::Scan => "scan_with_50",
+            Self::ScanChanged => "scan_with_50_changed",
             Self::Range => "range_50",
         }
     }
@@ -80,7 +83,7 @@ impl Kernel {
     /// Calls that are counted: enough that what happens now and then is in it.
     pub(crate) fn calls(self) -> u64 {
         match self {
-            Self::MultiGet | Self::Scan | Self::Range | Self::GetCold => 500,
+            Self::MultiGet | Self::Scan | Self::ScanChanged | Self::Range | Self::GetCold => 500,
             _ => 10_000,
         }
     }
@@ -122,32 +125,38 @@ impl Prepared {
             db.compact()?;
         }
         let this = Self { kernel, keys, _db: db, keyspace, numbers: Numbers::new(1), fresh: keys };
-        if matches!(kernel, Kernel::Scan | Kernel::Range) {
+        if matches!(kernel, Kernel::Scan | Kernel::ScanChanged | Kernel::Range) {
             black_box(this.keyspace.first()?);
+        }
+        if kernel == Kernel::ScanChanged {
+            (0..keys).step_by(2).try_for_each(|id| this.keyspace.put(key(id), [9; VALUE_LEN]))?;
         }
         Ok(this)
     }
 
-    /// Keys for one call.
-    fn choose(&mut self, chosen: &mut Vec<Key>) {
-        let count = if self.kernel == Kernel::MultiGet { KEYS_A_CALL } else { 1 };
+    /// Keys for one call, and which call that is: of changing scans every twentieth puts.
+    fn choose(&mut self, chosen: &mut Vec<Key>) -> Kernel {
+        let is_put = self.kernel == Kernel::ScanChanged && self.fresh.is_multiple_of(20);
+        let kernel = if is_put { Kernel::PutNew } else { self.kernel };
+        let count = if kernel == Kernel::MultiGet { KEYS_A_CALL } else { 1 };
         chosen.clear();
         for _ in 0..count {
             let any = self.numbers.below(self.keys);
             self.fresh += 1;
-            chosen.push(key(match self.kernel {
+            chosen.push(key(match kernel {
                 Kernel::GetAbsent => self.keys * 8 + any,
                 Kernel::PutNew | Kernel::PutNewUnordered => self.fresh,
                 _ => any,
             }));
         }
+        kernel
     }
 
     pub(crate) fn run(&mut self, calls: u64) -> Outcome<()> {
         let mut chosen = Vec::new();
         for _ in 0..calls {
-            self.choose(&mut chosen);
-            let len = kernel_call(self.kernel, &self.keyspace, black_box(&chosen))?;
+            let kernel = self.choose(&mut chosen);
+            let len = kernel_call(kernel, &self.keyspace, black_box(&chosen))?;
             if len == 0 {
                 return Err(format!("{} found nothing", self.kernel.name()).into());
             }
@@ -207,7 +216,7 @@ pub(crate) fn kernel_call(kernel: Kernel, keyspace: &Keyspace, keys: &[Key]) -> 
             keyspace.put(key, black_box([7; VALUE_LEN]))?;
             1
         }
-        Kernel::Scan => scan(keyspace, key)?,
+        Kernel::Scan | Kernel::ScanChanged => scan(keyspace, key)?,
         Kernel::Range => range(keyspace, key)?,
     })
 }

@@ -5,8 +5,6 @@
 //! A sort key is the incarnation, big-endian, and the key's bytes. The four bytes (the
 //! discriminator) decide nearly every comparison; keys that tie in them are read.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crate::ids::{Location, Slot};
 
 /// Keys of one leaf at most.
@@ -19,23 +17,13 @@ const GROWTH: usize = 8;
 pub(crate) struct LeafEntry {
     pub discriminator: u32,
     pub tag: u32,
-    hint: AtomicU32,
-}
-
-impl LeafEntry {
-    pub(crate) fn hint(&self) -> Hint {
-        Hint(self.hint.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn set_hint(&self, hint: Hint) {
-        self.hint.store(hint.0, Ordering::Relaxed);
-    }
+    pub hint: Hint,
 }
 
 /// Where the newest record of a key was when it was looked up last, in 32 bits; or nothing.
 ///
 /// Nobody tells a hint when its record is superseded, moved, or its slot used again: who follows it
-/// asks the segment for its marks and compares the tag of the key that stands there.
+/// asks the segment for its mark, and whether it stood there when the leaf was last told so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hint(u32);
 
@@ -43,6 +31,20 @@ impl Hint {
     pub(crate) const NONE: Self = Self(u32::MAX);
     /// 23 bits of eighths reach 64 MiB; 9 bits name the slot.
     const OFFSET_BITS: u32 = 23;
+
+    /// A hint as an image keeps it.
+    pub(crate) fn of_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether hints can name all of so many slots.
+    pub(crate) fn reaches(slots: usize) -> bool {
+        slots <= 1 << (32 - Self::OFFSET_BITS)
+    }
 
     /// The hint at a place; none where it does not fit.
     pub(crate) fn at(place: Location) -> Self {
@@ -53,6 +55,7 @@ impl Hint {
         Self(slot << Self::OFFSET_BITS | offset)
     }
 
+    #[inline]
     pub(crate) fn place(self) -> Option<Location> {
         let offset = (self.0 & ((1 << Self::OFFSET_BITS) - 1)) << 3;
         let slot = Slot(self.0 >> Self::OFFSET_BITS);
@@ -65,6 +68,8 @@ impl Hint {
 pub(crate) struct Leaf {
     /// So many bytes of the fence begin every key here.
     shared: u16,
+    /// All hints here held when so many segments had entered their table, or later.
+    entered: u32,
     entries: Vec<LeafEntry>,
 }
 
@@ -78,26 +83,57 @@ pub(crate) enum Place {
 }
 
 impl Leaf {
-    /// A leaf of these sort keys, in order, under this fence.
+    /// A leaf of these sort keys, in order, under this fence. The hints held when so many segments
+    /// had `entered` their table, or later.
     pub(crate) fn of<'a>(
         fence: &[u8],
+        entered: u32,
         keys: impl Iterator<Item = (&'a [u8], u32, Hint)> + Clone,
     ) -> Self {
         let shared =
             keys.clone().fold(fence.len(), |shared, (key, ..)| shared.min(common_len(fence, key)));
         let mut entries = Vec::with_capacity(keys.clone().count().next_multiple_of(GROWTH));
         entries.extend(keys.map(|(key, tag, hint)| entry(key, shared, tag, hint)));
-        Self { shared: u16::try_from(shared).unwrap_or(u16::MAX), entries }
+        Self { shared: u16::try_from(shared).unwrap_or(u16::MAX), entered, entries }
     }
 
-    /// A leaf as it was: discriminators and tags in order, without hints.
-    pub(crate) fn restore(shared: u16, list: impl ExactSizeIterator<Item = (u32, u32)>) -> Self {
+    /// A leaf as it was: entries in order, with hints that hold.
+    pub(crate) fn restore(
+        shared: u16,
+        entered: u32,
+        list: impl ExactSizeIterator<Item = LeafEntry>,
+    ) -> Self {
         let mut entries = Vec::with_capacity(list.len().next_multiple_of(GROWTH));
-        entries.extend(list.map(|(discriminator, tag)| {
-            let hint = AtomicU32::new(Hint::NONE.0);
-            LeafEntry { discriminator, tag, hint }
-        }));
-        Self { shared, entries }
+        entries.extend(list);
+        Self { shared, entered, entries }
+    }
+
+    /// All hints here held when so many segments had entered their table, or later.
+    #[inline]
+    pub(crate) fn entered(&self) -> u32 {
+        self.entered
+    }
+
+    /// Drops the hints that do not hold any more; the others held when so many segments had
+    /// `entered`, which is no less than before.
+    pub(crate) fn renew(&mut self, entered: u32, holds: impl Fn(Location) -> bool) {
+        for entry in &mut self.entries {
+            if entry.hint.place().is_some_and(|place| !holds(place)) {
+                entry.hint = Hint::NONE;
+            }
+        }
+        self.entered = entered;
+    }
+
+    /// Notes where the record of a key is; the leaf was renewed before. Nothing is noted where the
+    /// key is not the only one with its tag and discriminator.
+    pub(crate) fn note(&mut self, fence: &[u8], key: &[u8], tag: u32, hint: Hint) {
+        let Place::Ties { from, to } = self.place(fence, key) else { return };
+        let ties = self.entries.get_mut(from..to).unwrap_or(&mut []);
+        let mut same = ties.iter_mut().filter(|entry| entry.tag == tag);
+        if let (Some(entry), None) = (same.next(), same.next()) {
+            entry.hint = hint;
+        }
     }
 
     /// So many bytes of the fence begin every key here.
@@ -164,7 +200,7 @@ impl Leaf {
 }
 
 fn entry(key: &[u8], shared: usize, tag: u32, hint: Hint) -> LeafEntry {
-    LeafEntry { discriminator: discriminator(key, shared), tag, hint: AtomicU32::new(hint.0) }
+    LeafEntry { discriminator: discriminator(key, shared), tag, hint }
 }
 
 /// The four bytes behind the shared ones, zeros where the key ends.
@@ -214,11 +250,34 @@ mod tests {
     }
 
     #[test]
+    fn a_noted_hint_stands_at_its_own_key_until_its_segment_does_not_hold() {
+        let (fence, keys) = (b"key0", [&b"key0"[..], b"key1", b"key1x", b"key2"]);
+        // The last two have the same tag.
+        let told = keys.iter().zip([7, 8, 9, 9]).map(|(key, tag)| (*key, tag, Hint::NONE));
+        let mut leaf = Leaf::of(fence, 3, told);
+        let hint = |slot| Hint::at(Location::new(Slot(slot), 64));
+        leaf.note(fence, keys[1], 8, hint(1));
+        leaf.note(fence, keys[3], 9, hint(2));
+        leaf.note(fence, b"key5", 8, hint(3));
+        leaf.note(fence, b"z", 7, hint(4));
+        let hints = |leaf: &Leaf| leaf.entries().iter().map(|entry| entry.hint).collect::<Vec<_>>();
+        assert_eq!(hints(&leaf), [Hint::NONE, hint(1), Hint::NONE, hint(2)]);
+        leaf.renew(5, |place| place.slot != Slot(1));
+        assert_eq!(hints(&leaf), [Hint::NONE, Hint::NONE, Hint::NONE, hint(2)]);
+        assert_eq!(leaf.entered(), 5);
+        leaf.insert(1, b"key0x", 9, Hint::NONE);
+        leaf.insert(1, b"key0x", 9, Hint::NONE);
+        leaf.note(fence, b"key0x", 9, hint(6));
+        assert!(!hints(&leaf).contains(&hint(6)), "nobody can tell which of the two it is");
+    }
+
+    #[test]
     fn a_place_is_between_the_neighbours_and_ties_are_told() {
         let keys: Vec<Vec<u8>> =
             [10_u32, 20, 30].iter().map(|n| format!("key{n:08}").into()).collect();
         let leaf = Leaf::of(
             b"key00000010",
+            0,
             keys.iter().zip(1..).map(|(k, tag)| (&k[..], tag, Hint::NONE)),
         );
         let place = |key: &str| leaf.place(b"key00000010", key.as_bytes());

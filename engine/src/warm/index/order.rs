@@ -7,15 +7,16 @@
 //! rewritten, and means nothing until then: whoever walks asks the index.
 
 pub(crate) mod image;
+pub(crate) mod tags;
 
-use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::warm::index::leaf::{Hint, LEAF_LEN_MAX, Leaf, LeafEntry, Place};
+use crate::warm::index::fence::Fence;
+use crate::warm::index::leaf::{Hint, LEAF_LEN_MAX, Leaf, Place};
+use crate::warm::index::shelf::{At, Shelves};
 
 /// Tags that are sorted in for each time the tree is locked.
 pub(crate) const MERGE_PIECE: usize = 4096;
@@ -27,8 +28,8 @@ const APPEND_LEN: usize = 30;
 const FEW: usize = 4;
 /// A leaf with fewer keys is joined with the next when it is swept.
 const SPARSE_LEN: usize = LEAF_LEN_MAX / 4;
-/// What a leaf takes besides entries and fence: its place in the tree, and two allocations.
-const LEAF_OVERHEAD: usize = 104;
+/// What a leaf takes besides entries and a long fence: its place in the tree, and an allocation.
+const LEAF_OVERHEAD: usize = 118;
 
 /// Hears of the sort key of a record and of the place of the newest; of `None` for a damaged one.
 pub(crate) type EachKey<'e> = dyn FnMut(Option<(&[u8], Hint)>) + 'e;
@@ -40,6 +41,13 @@ pub(crate) trait KeySource {
 
     /// Loads what `each_key` will need for these tags into the cache.
     fn prefetch(&self, tags: &[u32]);
+
+    /// How many segments have entered their table.
+    fn entered(&self) -> u32;
+
+    /// Has a leaf drop the hints whose slots were used again; the others held when so many segments
+    /// had `entered`.
+    fn renew(&self, leaf: &mut Leaf, entered: u32);
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +67,7 @@ pub(crate) struct OrderIndex {
 #[derive(Debug, Default)]
 struct Tree {
     /// By fence: no key of a leaf is below its fence, or at or above the next.
-    leaves: BTreeMap<Box<[u8]>, Leaf>,
+    leaves: Shelves<Leaf>,
 }
 
 /// A key that is being sorted in: where its sort key stands in the arena.
@@ -77,12 +85,8 @@ struct Item {
 pub(crate) struct Tagged {
     pub tag: u32,
     pub hint: Hint,
-}
-
-impl Tagged {
-    fn of(entry: &LeafEntry) -> Self {
-        Self { tag: entry.tag, hint: entry.hint() }
-    }
+    /// The hint held when so many segments had entered their table, or later.
+    pub entered: u32,
 }
 
 /// Sort keys and tags, the keys side by side in one buffer.
@@ -90,9 +94,15 @@ impl Tagged {
 struct Items {
     arena: Vec<u8>,
     list: Vec<Item>,
+    /// The hints held when so many segments had entered their table, or later.
+    entered: u32,
 }
 
 impl Items {
+    fn new(entered: u32) -> Self {
+        Self { arena: Vec::new(), list: Vec::new(), entered }
+    }
+
     fn key(&self, item: &Item) -> &[u8] {
         self.arena.get(item.key.clone()).unwrap_or(&[])
     }
@@ -131,7 +141,7 @@ impl OrderIndex {
     /// Tags whose keys nobody knows: every walk looks at them.
     pub(crate) fn placeless(&self) -> Vec<Tagged> {
         let tags = self.placeless.lock();
-        tags.iter().map(|&tag| Tagged { tag, hint: Hint::NONE }).collect()
+        tags.iter().map(|&tag| Tagged { tag, hint: Hint::NONE, entered: 0 }).collect()
     }
 
     /// Keys that are not sorted in.
@@ -164,7 +174,7 @@ impl OrderIndex {
     pub(crate) fn merge(&self, most: usize, source: &dyn KeySource) {
         let mut tree = self.tree.write();
         let tags = self.take_fresh(most);
-        let mut items = Items::default();
+        let mut items = Items::new(source.entered());
         for chunk in tags.chunks(32) {
             source.prefetch(chunk);
             for &tag in chunk {
@@ -211,9 +221,12 @@ impl OrderIndex {
         let group = items.list.get(which).unwrap_or(&[]);
         let mut rest = group;
         if group.len() <= FEW
-            && let Some(leaf) = tree.leaves.get_mut(fence)
+            && let Some(leaf) = tree.leaf_mut(fence)
         {
             let before = leaf.charged_len();
+            if leaf.entered() != items.entered {
+                source.renew(leaf, items.entered);
+            }
             while let Some((item, others)) = rest.split_first() {
                 match try_insert(leaf, fence, items.key(item), item, source) {
                     Some(inserted) => {
@@ -237,17 +250,19 @@ impl OrderIndex {
     }
 
     fn take_leaf(&self, tree: &mut Tree, fence: &[u8]) -> Vec<u32> {
-        let Some((fence, leaf)) = tree.leaves.remove_entry(fence) else { return Vec::new() };
-        self.recharge(leaf.charged_len() + fence.len() + LEAF_OVERHEAD, 0);
+        let Some((fence, leaf)) = tree.leaves.remove(fence) else { return Vec::new() };
+        self.recharge(leaf.charged_len() + fence.charged_len() + LEAF_OVERHEAD, 0);
         self.entry_count.fetch_sub(leaf.entries().len() as u64, Ordering::Relaxed);
         leaf.entries().iter().map(|entry| entry.tag).collect()
     }
 
     fn put_leaf(&self, tree: &mut Tree, fence: &[u8], items: &Items, list: &[Item]) {
-        let leaf = Leaf::of(fence, list.iter().map(|item| (items.key(item), item.tag, item.hint)));
-        self.recharge(0, leaf.charged_len() + fence.len() + LEAF_OVERHEAD);
+        let keys = list.iter().map(|item| (items.key(item), item.tag, item.hint));
+        let leaf = Leaf::of(fence, items.entered, keys);
+        let fence = Fence::from(fence);
+        self.recharge(0, leaf.charged_len() + fence.charged_len() + LEAF_OVERHEAD);
         self.entry_count.fetch_add(leaf.entries().len() as u64, Ordering::Relaxed);
-        tree.leaves.insert(fence.into(), leaf);
+        tree.leaves.insert(fence, leaf);
     }
 
     /// Writes the keys between two fences anew: the old ones that the source still knows, and the
@@ -261,7 +276,7 @@ impl OrderIndex {
         (added, list): (&Items, &[Item]),
         source: &dyn KeySource,
     ) {
-        let mut all = Items::default();
+        let mut all = Items::new(added.entered);
         let inside = |key: &[u8]| key >= fence && next.is_none_or(|next| key < next);
         let mut last = fence.to_vec();
         source.prefetch(old);
@@ -318,17 +333,11 @@ impl OrderIndex {
 
     /// Rewrites up to `count` leaves from `from` on that hold entries without a key, or few keys.
     /// Returns where to go on; `None` behind the last.
-    pub(crate) fn sweep(
-        &self,
-        from: &[u8],
-        count: usize,
-        source: &dyn KeySource,
-    ) -> Option<Box<[u8]>> {
+    pub(crate) fn sweep(&self, from: &[u8], count: usize, source: &dyn KeySource) -> Option<Fence> {
         let mut tree = self.tree.write();
-        let mut at: Option<Box<[u8]>> = Some(from.into());
+        let mut at: Option<Fence> = Some(from.into());
         for _ in 0..count {
-            let fence = tree.leaves.range::<[u8], _>((Included(&*at?), Unbounded)).next();
-            let (fence, leaf) = fence?;
+            let (fence, leaf) = tree.leaf_from(&at?)?;
             let fence = fence.clone();
             let stale = leaf.entries().iter().any(|entry| {
                 let mut known = false;
@@ -347,88 +356,48 @@ impl OrderIndex {
                 old.extend(self.take_leaf(&mut tree, &follower));
                 end = tree.next_fence(&follower);
             }
-            let none = Items::default();
+            let none = Items::new(source.entered());
             self.rebuild(&mut tree, &fence, end.as_deref(), &old, (&none, &[]), source);
             let still_sparse =
-                tree.leaves.get(&fence).is_some_and(|leaf| leaf.entries().len() < SPARSE_LEN);
+                tree.leaf_mut(&fence).is_some_and(|leaf| leaf.entries().len() < SPARSE_LEN);
             at = if still_sparse && end.is_some() { Some(fence) } else { end };
         }
         at
-    }
-
-    /// Appends the tags of up to `leaves` leaves whose keys may be at or above `from`, in order.
-    /// Returns the fence that ends the last, `None` when nothing follows.
-    pub(crate) fn tags_from(
-        &self,
-        from: &[u8],
-        leaves: usize,
-        tags: &mut Vec<Tagged>,
-    ) -> Option<Box<[u8]>> {
-        let tree = self.tree.read();
-        let (fence, leaf) = tree.leaf_of(from)?;
-        let first = leaf.lower(fence, from);
-        tags.reserve(leaves * LEAF_LEN_MAX);
-        tags.extend(leaf.entries().iter().skip(first).map(Tagged::of));
-        let mut others = tree.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
-        let more = if tags.is_empty() { leaves } else { leaves - 1 };
-        for (_, leaf) in others.by_ref().take(more) {
-            tags.extend(leaf.entries().iter().map(Tagged::of));
-        }
-        others.next().map(|(next, _)| next.clone())
-    }
-
-    /// Appends the tags of one leaf whose keys may be below `to` (`None`: all), in order. Returns
-    /// the leaf's fence, `None` when nothing comes before.
-    pub(crate) fn tags_before(
-        &self,
-        to: Option<&[u8]>,
-        tags: &mut Vec<Tagged>,
-    ) -> Option<Box<[u8]>> {
-        let tree = self.tree.read();
-        let bound = to.map_or(Unbounded, Excluded);
-        for (fence, leaf) in tree.leaves.range::<[u8], _>((Unbounded, bound)).rev() {
-            let entries = leaf.entries();
-            let end = to.map_or(entries.len(), |to| leaf.upper(fence, to));
-            tags.extend(entries.iter().take(end).map(Tagged::of));
-            if !tags.is_empty() {
-                return (!fence.is_empty()).then(|| fence.clone());
-            }
-        }
-        None
-    }
-}
-
-impl OrderIndex {
-    /// Notes where the records of some tags of the leaf at `at` are now.
-    pub(crate) fn note_hints(&self, at: &[u8], seen: &[Tagged]) {
-        let tree = self.tree.read();
-        let Some((_, leaf)) = tree.leaf_of(at) else { return };
-        for one in seen {
-            let mut same = leaf.entries().iter().filter(|entry| entry.tag == one.tag);
-            if let (Some(entry), None) = (same.next(), same.next()) {
-                entry.set_hint(one.hint);
-            }
-        }
     }
 }
 
 impl Tree {
     /// The leaf that a key belongs to.
-    fn leaf_of(&self, key: &[u8]) -> Option<(&[u8], &Leaf)> {
-        let found = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
-        let (fence, leaf) = found.or_else(|| self.leaves.first_key_value())?;
-        Some((fence, leaf))
+    fn leaf_of(&self, key: &[u8]) -> Option<At> {
+        self.leaves.up_to(key).or_else(|| self.leaves.first())
     }
 
-    fn next_fence(&self, fence: &[u8]) -> Option<Box<[u8]>> {
-        let mut behind = self.leaves.range::<[u8], _>((Excluded(fence), Unbounded));
-        behind.next().map(|(next, _)| next.clone())
+    fn leaf_mut(&mut self, fence: &[u8]) -> Option<&mut Leaf> {
+        let at = self.leaves.find(fence)?;
+        self.leaves.get_mut(at)
+    }
+
+    /// The first leaf whose fence is at or above this one.
+    fn leaf_from(&self, fence: &[u8]) -> Option<(&Fence, &Leaf)> {
+        let found = self.leaves.find(fence).or_else(|| self.after(fence));
+        self.leaves.get(found?)
+    }
+
+    /// The first leaf whose fence is above this one.
+    fn after(&self, fence: &[u8]) -> Option<At> {
+        let at = self.leaves.up_to(fence);
+        at.map_or_else(|| self.leaves.first(), |at| self.leaves.after(at))
+    }
+
+    fn next_fence(&self, fence: &[u8]) -> Option<Fence> {
+        let (next, _) = self.leaves.get(self.after(fence)?)?;
+        Some(next.clone())
     }
 
     /// The fence of the leaf that a key belongs to, and the next one.
-    fn around(&self, key: &[u8]) -> (Box<[u8]>, Option<Box<[u8]>>) {
-        let found = self.leaves.range::<[u8], _>((Unbounded, Included(key))).next_back();
-        let fence = found.map_or_else(Box::default, |(fence, _)| fence.clone());
+    fn around(&self, key: &[u8]) -> (Fence, Option<Fence>) {
+        let found = self.leaves.up_to(key).and_then(|at| self.leaves.get(at));
+        let fence = found.map_or_else(Fence::default, |(fence, _)| fence.clone());
         let next = self.next_fence(&fence);
         (fence, next)
     }

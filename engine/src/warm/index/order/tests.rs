@@ -42,6 +42,14 @@ impl KeySource for Known {
     }
 
     fn prefetch(&self, _tags: &[u32]) {}
+
+    fn entered(&self) -> u32 {
+        0
+    }
+
+    fn renew(&self, leaf: &mut Leaf, entered: u32) {
+        leaf.renew(entered, |_| true);
+    }
 }
 
 /// The keys that `tags` mean, inside the bounds, sorted.
@@ -75,7 +83,7 @@ fn backward(order: &OrderIndex, known: &Known, to: Option<&[u8]>) -> Vec<Vec<u8>
     let mut at = to.map(<[u8]>::to_vec);
     loop {
         let mut tags = Vec::new();
-        let start = order.tags_before(at.as_deref(), &mut tags);
+        let start = order.tags_before(at.as_deref().unwrap_or(&[u8::MAX; 16]), &mut tags);
         let from = start.as_deref().unwrap_or(&[]);
         let piece = resolve(known, &tags, from, at.as_deref());
         keys.extend(piece.into_iter().rev());
@@ -94,12 +102,15 @@ fn check(order: &OrderIndex, known: &Known, seek: &[u8]) {
     let below: Vec<_> = all[..from].iter().rev().cloned().collect();
     assert_eq!(backward(order, known, Some(seek)), below);
     let tree = order.tree.read();
-    let charged: usize =
-        tree.leaves.iter().map(|(f, leaf)| leaf.charged_len() + f.len() + LEAF_OVERHEAD).sum();
+    let charged: usize = tree
+        .leaves
+        .iter()
+        .map(|(f, leaf)| leaf.charged_len() + f.charged_len() + LEAF_OVERHEAD)
+        .sum();
     assert_eq!(order.charged.load(Ordering::Relaxed), charged as u64);
-    let entries: usize = tree.leaves.values().map(|leaf| leaf.entries().len()).sum();
+    let entries: usize = tree.leaves.iter().map(|(_, leaf)| leaf.entries().len()).sum();
     assert_eq!(order.entry_count(), entries as u64);
-    assert!(tree.leaves.values().all(|leaf| leaf.entries().len() <= LEAF_LEN_MAX));
+    assert!(tree.leaves.iter().all(|(_, leaf)| leaf.entries().len() <= LEAF_LEN_MAX));
 }
 
 #[test]
@@ -132,7 +143,7 @@ fn a_walk_over_everything_deleted_but_a_few_leaves_few_leaves() {
     for key in keys.iter().skip(100) {
         known.remove(key);
     }
-    let mut at: Option<Box<[u8]>> = Some(Box::default());
+    let mut at: Option<Fence> = Some(Fence::default());
     while let Some(from) = at {
         at = order.sweep(&from, 16, &known);
     }
