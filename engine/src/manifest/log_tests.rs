@@ -132,7 +132,7 @@ fn a_long_manifest_rolls_over_before_the_next_edit() {
     let log = ManifestLog::create(home(&disk), facts()).unwrap();
     let many: Vec<Op> = (1..17_000).map(keyspace).collect();
     log.commit(&many).unwrap();
-    assert!(log.file_lens().0 > 2 * ROLL_LEN, "{:?}", log.file_lens());
+    assert!(log.file_lens().0 > 2 * EDITS_LEN_MAX, "{:?}", log.file_lens());
     let dropped = |name| Op::DropKeyspace { name, incarnation: u32::MAX, seq: 1 };
     let drops = |op: &Op| match op {
         Op::SetKeyspace(facts) => dropped(facts.name.clone()),

@@ -370,15 +370,6 @@ impl Drop for MapWriter {
     }
 }
 
-/// Asks the processor for the memory of `items`, without waiting for it.
-#[inline]
-pub(crate) fn prefetch_items<T>(items: &[T]) {
-    let start = items.as_ptr().cast::<u8>();
-    for at in (0..size_of_val(items)).step_by(LINE_LEN) {
-        prefetch_line(start.wrapping_add(at));
-    }
-}
-
 /// Refuses lengths that no pointer arithmetic can cover (M1).
 fn checked_len(len_bytes: u64) -> io::Result<usize> {
     isize::try_from(len_bytes)
