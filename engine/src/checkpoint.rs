@@ -14,11 +14,13 @@ use crate::manifest::log::ManifestLog;
 use crate::manifest::{FileSet, FileState};
 use crate::tiers::Tiers;
 use crate::tiers::append::Append;
-use crate::vfs::os::OsVfs;
 use crate::vfs::overlay::copy_bytes;
-use crate::vfs::{Dir, File, Vfs};
+use crate::vfs::{Dir, File};
 use crate::warm::active::SegmentWriter;
 use crate::warm::segment::Segment;
+
+/// Bytes of an archive that are copied at a time.
+const COPY_LEN: u64 = 1 << 20;
 
 /// Where the bytes of one file come from, whatever becomes of its name.
 enum Source {
@@ -33,7 +35,7 @@ type Rest = Vec<(String, Source)>;
 /// Makes a checkpoint of what is visible now in a directory that is new or empty.
 pub(crate) fn checkpoint(tiers: &Tiers, path: &Path) -> Result<()> {
     let io = |doing| move |error| Error::io(doing, path, error);
-    let vfs = tiers.options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+    let vfs = tiers.options.files();
     let target = vfs.create_dir(path).map_err(io("create checkpoint"))?;
     if let Some(other) = target.list().map_err(io("list directory"))?.first() {
         let reason =
@@ -128,7 +130,14 @@ fn copy(source: &Source, to: &dyn File) -> std::io::Result<()> {
             to.write_all_at(segment.bytes_at(0, *len).ok_or_else(cut)?, 0)
         }
         Source::Archive(archive) => {
-            to.write_all_at(archive.slice(0, archive.file_len()).ok_or_else(cut)?, 0)
+            let len = archive.file_len();
+            let mut at = 0;
+            while at < len {
+                let piece = archive.view().piece(at, COPY_LEN.min(len - at))?;
+                to.write_all_at(&piece.ok_or_else(cut)?, at)?;
+                at += COPY_LEN;
+            }
+            Ok(())
         }
         Source::File(file) => copy_bytes(&**file, to, file.len()?),
     }

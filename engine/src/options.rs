@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::vfs::Vfs;
 use crate::vfs::clock::TimeSource;
+use crate::vfs::os::OsVfs;
+use crate::vfs::unmapped::UnmappedVfs;
 
 /// When a write counts as done.
 ///
@@ -37,6 +39,13 @@ pub enum OpenPolicy {
     Degraded,
 }
 
+/// How bytes come from files.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    Maps,
+    Calls,
+}
+
 /// How a store is opened: budgets, durability, policy.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -49,6 +58,7 @@ pub struct Options {
     pub(crate) open_policy: OpenPolicy,
     pub(crate) handle_age_warning: Duration,
     pub(crate) statistics_every: Option<Duration>,
+    access: Access,
     pub(crate) workers: bool,
     pub(crate) read_only: bool,
     /// Nobody opens the store again.
@@ -69,6 +79,7 @@ impl Default for Options {
             open_policy: OpenPolicy::Strict,
             handle_age_warning: Duration::from_mins(5),
             statistics_every: None,
+            access: Access::Maps,
             workers: true,
             read_only: false,
             temporary: false,
@@ -154,6 +165,28 @@ impl Options {
     pub fn statistics_every(mut self, time: Duration) -> Self {
         self.statistics_every = Some(time);
         self
+    }
+
+    /// Whether files are mapped: `true` by default. `false` is the mode for hosts that must not
+    /// take a SIGBUS: every byte comes and goes by `pread` and `pwrite`, and a device that fails,
+    /// or another program that cuts a file short, is an error and never a signal.
+    ///
+    /// Costs: the log lies in memory as well, up to one and a half times `warm_budget` beside
+    /// `memory_budget`, and is read when the store is opened; a record is written by three calls;
+    /// blocks of archives are read anew for each record. May change on reopening.
+    #[must_use]
+    pub fn file_maps(mut self, mapped: bool) -> Self {
+        self.access = if mapped { Access::Maps } else { Access::Calls };
+        self
+    }
+
+    /// The file system that these options ask for.
+    pub(crate) fn files(&self) -> Arc<dyn Vfs> {
+        let vfs = self.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs));
+        match self.access {
+            Access::Maps => vfs,
+            Access::Calls => Arc::new(UnmappedVfs::new(vfs)),
+        }
     }
 
     /// Opens without background workers: a test drives every step by `Db::step`.

@@ -30,6 +30,10 @@ const DICTIONARY_SAVING_PERCENT: usize = 5;
 /// Every so many samples, one is left out of the training and used to judge it.
 const JUDGE_EVERY: usize = 5;
 
+/// Zstd's trainer writes variables of the whole process.
+/// Protects: those variables. A leaf lock.
+static TRAINING: Mutex<()> = Mutex::new(());
+
 /// What one value takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
@@ -254,7 +258,10 @@ impl CompressedMemory {
             return Ok(None);
         }
         // The trainer refuses samples that have nothing in common: then there is no dictionary.
-        let trained = zstd::dict::from_continuous(&data, &lens, DICTIONARY_LEN_MAX);
+        let trained = {
+            let _alone = TRAINING.lock();
+            zstd::dict::from_continuous(&data, &lens, DICTIONARY_LEN_MAX)
+        };
         let Ok(dictionary) = trained else { return Ok(None) };
         let sum = |dictionary: Option<(u32, &[u8])>| -> Result<usize> {
             judged().map(|raw| Ok(frame::encode(raw, self.level, dictionary)?.len())).sum()

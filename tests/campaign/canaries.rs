@@ -15,7 +15,7 @@ const SEEDS: u64 = 60;
 /// The first seed that finds the bug, and what it says.
 fn found(canary: Canary) -> Option<(u64, String)> {
     let large_percent = if canary == Canary::NoLengthCheck { 60 } else { PLAN.large_percent };
-    let plan = Plan { images_max: 400, large_percent, canary: Some(canary) };
+    let plan = Plan { images_max: 400, large_percent, canary: Some(canary), mapped: true };
     (1..=SEEDS).find_map(|seed| run(seed, plan).err().map(|text| (seed, text)))
 }
 

@@ -1,6 +1,7 @@
 //! One crash image: opened, compared with every state it may show, audited; and its recovery cut
 //! again, three deep. Knows images and states; knows nothing of how they came to be.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,10 +19,20 @@ const DEPTH_MAX: u32 = 3;
 /// Pending effects up to which every subset is tried.
 const EXHAUSTIVE_MAX: usize = 12;
 
+thread_local! {
+    /// Whether the stores of this thread map files.
+    static MAPPED: Cell<bool> = const { Cell::new(true) };
+}
+
+/// From now on the stores of this thread map files, or do not.
+pub(crate) fn map_files(mapped: bool) {
+    MAPPED.set(mapped);
+}
+
 /// Options so small that a few dozen records go through every tier.
 pub(crate) fn options(disk: &SimVfs, time: &Arc<ManualTime>) -> Options {
     let options = Options::new().memory_budget(4 << 20).warm_budget(4 << 20);
-    let options = options.segment_size(1 << 20).without_workers();
+    let options = options.segment_size(1 << 20).without_workers().file_maps(MAPPED.get());
     options.file_system(Arc::new(disk.clone())).time(Arc::clone(time) as Arc<dyn TimeSource>)
 }
 

@@ -24,7 +24,7 @@ use terrace::testing::{Canary, ManualTime, SimVfs, plant, seed_random};
 use terrace_tests::random::Random;
 
 use crate::history::{History, State};
-use crate::judge::{Judge, Tally};
+use crate::judge::{Judge, Tally, map_files};
 use crate::work::{Ended, Worker};
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -40,16 +40,21 @@ struct Plan {
     /// Percent of idle moments at which a batch of a segment of its own is written.
     large_percent: u64,
     canary: Option<Canary>,
+    /// Whether the store maps its files.
+    mapped: bool,
 }
 
-const PLAN: Plan = Plan { images_max: RUN_IMAGES_MAX, large_percent: 8, canary: None };
+const PLAN: Plan =
+    Plan { images_max: RUN_IMAGES_MAX, large_percent: 8, canary: None, mapped: true };
 
 /// One seed: generations of work, each cut at many places; each goes on from one of its images.
 fn run(seed: u64, plan: Plan) -> Result<Tally, String> {
     seed_random(Some(seed));
     plant(plan.canary);
+    map_files(plan.mapped);
     let caught = catch_unwind(AssertUnwindSafe(|| generations(seed, plan)));
     plant(None);
+    map_files(true);
     seed_random(None);
     caught.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -119,10 +124,11 @@ fn one_generation(
 }
 
 /// The line that repeats a run.
-fn replay(seed: u64) -> String {
+fn replay(seed: u64, plan: Plan) -> String {
+    let test = if plan.mapped { "crash_images_show" } else { "without_maps_crash_images_show" };
     format!(
         "TERRACE_SEED={seed} TERRACE_CRASH_RUNS=1 \
-         cargo test -p terrace-tests --test campaign -- --nocapture crash_images_show"
+         cargo test -p terrace-tests --test campaign -- --nocapture {test}"
     )
 }
 
@@ -132,7 +138,7 @@ fn from_environment(name: &str, default: u64) -> u64 {
 }
 
 /// Runs seeds on all processors until so many images were judged.
-fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
+fn campaign(first: u64, images: u64, runs: u64, plan: Plan) -> (Tally, u64) {
     let (next, judged) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = AtomicBool::new(false);
     let work = || {
@@ -142,14 +148,15 @@ fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
             if number >= runs {
                 break;
             }
-            match run(first + number, PLAN) {
+            let seed = first + number;
+            match run(seed, plan) {
                 Ok(tally) => {
                     judged.fetch_add(tally.images, Ordering::Relaxed);
                     mine.add(&tally);
                 }
                 Err(text) => {
                     failed.store(true, Ordering::Relaxed);
-                    panic!("seed {}: {text}\nreplay: {}", first + number, replay(first + number));
+                    panic!("seed {seed}: {text}\nreplay: {}", replay(seed, plan));
                 }
             }
         }
@@ -172,10 +179,19 @@ fn campaign(first: u64, images: u64, runs: u64) -> (Tally, u64) {
 
 #[test]
 fn crash_images_show_a_prefix_of_the_work_with_everything_durable() {
-    let first = Random::from_environment(1).seed();
+    judge_images(PLAN, from_environment("TERRACE_CRASH_IMAGES", IMAGES));
+}
+
+#[test]
+fn without_maps_crash_images_show_the_same() {
     let images = from_environment("TERRACE_CRASH_IMAGES", IMAGES);
+    judge_images(Plan { mapped: false, ..PLAN }, images / 4);
+}
+
+fn judge_images(plan: Plan, images: u64) {
+    let first = Random::from_environment(1).seed();
     let runs = from_environment("TERRACE_CRASH_RUNS", u64::MAX);
-    let (tally, seeds) = campaign(first, images, runs);
+    let (tally, seeds) = campaign(first, images, runs, plan);
     println!(
         "{} crash images judged, and {} with the bytes of an earlier one, of {} cuts in {seeds} \
          seeds; {} cuts had every subset tried; in recoveries {:?}; {} openings with a fault",

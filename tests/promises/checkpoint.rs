@@ -3,14 +3,13 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use terrace::testing::{ManualTime, SimVfs, Survivors};
 use terrace::{Db, Error};
 use terrace_tests::scratch::Scratch;
 
-use crate::{SIM_PATH, assert_exact, open_sim, settle, tiny};
+use crate::{SIM_PATH, assert_exact, open_sim, settle, tiny, while_writing};
 
 #[test]
 fn checkpoints_taken_while_batches_are_written_hold_whole_batches_and_verify() {
@@ -20,27 +19,21 @@ fn checkpoints_taken_while_batches_are_written_hold_whole_batches_and_verify() {
     for i in 0..1500_u32 {
         ks.put(i.to_be_bytes(), vec![1; 5000]).unwrap();
     }
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut round = 0_u32;
-            while !stop.load(Ordering::Acquire) {
-                round += 1;
-                let mut batch = db.batch();
-                for key in 0..8_u32 {
-                    let len = if round.is_multiple_of(40) { 300_000 } else { 4000 };
-                    batch.put(&ks, key.to_be_bytes(), vec![round.to_le_bytes()[0]; len]);
-                }
-                batch.commit().unwrap();
-            }
-        });
-        for name in ["one", "two", "three", "four"] {
+    let names = ["one", "two", "three", "four"];
+    let write = |round: u32| {
+        let mut batch = db.batch();
+        for key in 0..8_u32 {
+            let len = if round.is_multiple_of(40) { 300_000 } else { 4000 };
+            batch.put(&ks, key.to_be_bytes(), vec![round.to_le_bytes()[0]; len]);
+        }
+        batch.commit().unwrap();
+    };
+    while_writing(write, || {
+        for name in names {
             db.checkpoint(scratch.join(name)).unwrap();
         }
-        stop.store(true, Ordering::Release);
-        writer.join().unwrap();
     });
-    for name in ["one", "two", "three", "four"] {
+    for name in names {
         let copy = tiny().open(scratch.join(name)).unwrap();
         let verified = copy.verify(|_| ()).unwrap();
         assert!(verified.is_sound(), "{:?}", verified.damage);

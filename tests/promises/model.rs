@@ -1,5 +1,6 @@
 //! C2 and C5: whatever moves where, every answer is the model's. The same operations against the
-//! store with tiny tiers and against a map, under a clock that the test sets, with reopenings.
+//! store with tiny tiers and against a map, under a clock that the test sets, with reopenings that
+//! map files or do not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use terrace::testing::{ManualTime, SimVfs};
 use terrace::{Change, Db, Keyspace, PutOptions};
 
-use crate::{assert_exact, open_sim, settle};
+use crate::{SIM_PATH, assert_exact, settle, sim_options};
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -68,22 +69,25 @@ struct World {
     disk: SimVfs,
     time: Arc<ManualTime>,
     now: u64,
+    /// Whether the store maps files; every reopening changes it.
+    mapped: bool,
     db: Option<Db>,
     ks: Option<Keyspace>,
     model: BTreeMap<u16, (Vec<u8>, u64)>,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(mapped: bool) -> Self {
         let (disk, time) = (SimVfs::new(7), Arc::new(ManualTime::new(START_MS)));
-        let mut world =
-            Self { disk, time, now: START_MS, db: None, ks: None, model: BTreeMap::new() };
+        let model = BTreeMap::new();
+        let mut world = Self { disk, time, now: START_MS, mapped, db: None, ks: None, model };
         world.open();
         world
     }
 
     fn open(&mut self) {
-        let db = open_sim(&self.disk, &self.time).unwrap();
+        let options = sim_options(&self.disk, &self.time).file_maps(self.mapped);
+        let db = options.open(SIM_PATH).unwrap();
         self.ks = Some(db.keyspace("default").unwrap());
         self.db = Some(db);
     }
@@ -141,6 +145,7 @@ impl World {
             Op::Reopen => {
                 self.ks = None;
                 self.db.take().unwrap().close().unwrap();
+                self.mapped = !self.mapped;
                 self.open();
             }
             Op::Check => self.check(),
@@ -203,7 +208,7 @@ proptest! {
 
     #[test]
     fn every_answer_is_the_models_whatever_moves(ops in proptest::collection::vec(op(), 1..400)) {
-        let mut world = World::new();
+        let mut world = World::new(ops.len() % 2 == 0);
         for op in ops {
             world.run(op);
         }
@@ -217,7 +222,16 @@ proptest! {
 
 #[test]
 fn every_tier_answers_after_a_load_of_four_times_the_budgets() {
-    let mut world = World::new();
+    load(true);
+}
+
+#[test]
+fn without_maps_every_tier_answers_as_well() {
+    load(false);
+}
+
+fn load(mapped: bool) {
+    let mut world = World::new(mapped);
     for number in 0..3000_u16 {
         world.ks().put(key(number), value(number)).unwrap();
         settle(world.db());

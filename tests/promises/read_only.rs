@@ -1,26 +1,14 @@
 //! Opening for reading: no lock, no change of any file, a prefix as of the opening, also while
 //! another handle writes, seals, cleans and demotes as fast as it can.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use terrace::testing::{ManualTime, SimVfs, Survivors};
 use terrace::{Db, Error, KeyspaceOptions};
 use terrace_tests::scratch::Scratch;
 
-use crate::{SIM_PATH, open_sim, settle, tiny};
-
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            (name, std::fs::read(entry.path()).unwrap())
-        })
-        .collect()
-}
+use crate::{SIM_PATH, files_of, open_sim, settle, tiny, while_writing};
 
 #[test]
 fn a_reader_sees_the_moment_of_its_opening_and_every_write_is_refused() {
@@ -83,12 +71,12 @@ fn reading_changes_no_file_and_needs_a_store() {
     drop(ks);
     db.close().unwrap();
     std::fs::write(path.join("stranger"), "x").unwrap();
-    let before = files(&path);
+    let before = files_of(&path);
     let reader = tiny().open_read_only(&path).unwrap();
     assert_eq!(reader.keyspace("default").unwrap().len().unwrap(), 900);
     assert_eq!(reader.stats().foreign_files, ["stranger"]);
     drop(reader);
-    assert!(files(&path) == before, "a reader changed a file");
+    assert!(files_of(&path) == before, "a reader changed a file");
 }
 
 #[test]
@@ -98,22 +86,18 @@ fn readers_of_a_store_that_moves_see_whole_batches_and_a_prefix() {
     let db = tiny().open(&path).unwrap();
     let ks = db.keyspace("default").unwrap();
     ks.put("warm up", "").unwrap();
-    let (done, stop) = (AtomicU32::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut round = 0_u32;
-            while !stop.load(Ordering::Acquire) {
-                round += 1;
-                let mut batch = db.batch();
-                for key in 0..4_u32 {
-                    let len = if round.is_multiple_of(50) { 400_000 } else { 900 };
-                    batch.put(&ks, [b'b', key.to_le_bytes()[0]], vec![round.to_le_bytes()[0]; len]);
-                }
-                batch.put(&ks, round.to_be_bytes(), round.to_le_bytes());
-                batch.commit().unwrap();
-                done.store(round, Ordering::Release);
-            }
-        });
+    let done = AtomicU32::new(0);
+    let write = |round: u32| {
+        let mut batch = db.batch();
+        for key in 0..4_u8 {
+            let len = if round.is_multiple_of(50) { 400_000 } else { 900 };
+            batch.put(&ks, [b'b', key], vec![round.to_le_bytes()[0]; len]);
+        }
+        batch.put(&ks, round.to_be_bytes(), round.to_le_bytes());
+        batch.commit().unwrap();
+        done.store(round, Ordering::Release);
+    };
+    while_writing(write, || {
         let mut readers = 0;
         while readers < 25 || done.load(Ordering::Acquire) <= 100 {
             readers += 1;
@@ -122,8 +106,6 @@ fn readers_of_a_store_that_moves_see_whole_batches_and_a_prefix() {
             let after = done.load(Ordering::Acquire) + 1;
             check_prefix(&reader, before, after);
         }
-        stop.store(true, Ordering::Release);
-        writer.join().unwrap();
     });
 }
 

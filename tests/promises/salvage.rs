@@ -9,7 +9,7 @@ use terrace::repair::{Salvaged, UNKNOWN_SUFFIX, salvage};
 use terrace::{Db, Error, KeyspaceOptions, PutOptions};
 use terrace_tests::scratch::Scratch;
 
-use crate::{assert_exact, tiny};
+use crate::{assert_exact, files_of, tiny};
 
 type Content = BTreeMap<(String, Vec<u8>), (Vec<u8>, Option<u64>)>;
 
@@ -25,16 +25,6 @@ fn content(db: &Db) -> Content {
         }
     }
     all
-}
-
-fn bytes_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    entries
-        .map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            (name, std::fs::read(entry.path()).unwrap())
-        })
-        .collect()
 }
 
 /// A store with every kind of file, deletes, clears, batches, deadlines and long values.
@@ -89,17 +79,17 @@ fn a_sound_store_is_saved_whole_open_or_closed_and_the_source_stays_as_it_is() {
     assert_eq!(last.0, last.1, "progress ends at the total");
     assert!(check_output(&scratch.join("one")) == expected);
     db.close().unwrap();
-    let before = bytes_of(&path);
+    let before = files_of(&path);
     let closed = salvage(&path, scratch.join("two"), |_| ()).unwrap();
     assert!(closed.is_whole() && closed.kept == open.kept, "{closed:?}");
     assert!(check_output(&scratch.join("two")) == expected);
-    assert!(bytes_of(&path) == before, "the source was touched");
+    assert!(files_of(&path) == before, "the source was touched");
 }
 
 /// Flips the byte at the first place where `found` stands in a file with this ending.
 fn damage(dir: &Path, ending: &str, found: &[u8], at: usize) -> u32 {
     let mut changed = 0;
-    for (name, mut bytes) in bytes_of(dir) {
+    for (name, mut bytes) in files_of(dir) {
         let place = bytes.windows(found.len()).position(|window| window == found);
         if let Some(place) = place.filter(|_| name.ends_with(ending)) {
             bytes[place + at] ^= 0x55;
@@ -153,7 +143,7 @@ fn without_any_manifest_the_records_are_saved_under_invented_names() {
     let db = fill(&path);
     let expected = content(&db);
     db.close().unwrap();
-    for name in bytes_of(&path).into_keys().filter(|name| name.contains(".man")) {
+    for name in files_of(&path).into_keys().filter(|name| name.contains(".man")) {
         std::fs::remove_file(path.join(name)).unwrap();
     }
     let saved = salvage(&path, scratch.join("into"), |_| ()).unwrap();

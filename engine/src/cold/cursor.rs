@@ -11,6 +11,7 @@ use crate::format::block::{Block, EntryValue, RESTART_INTERVAL, put_sort_key, sp
 use crate::format::cursor::{Decoded, FieldError};
 use crate::ids::{Incarnation, Seq};
 use crate::value::Value;
+use crate::vfs::view::Piece;
 
 /// How far ahead of a forward step the file is read in.
 const PREFETCH_LEN: u64 = 1 << 20;
@@ -35,6 +36,8 @@ pub(crate) struct Cursor {
     group: Option<u32>,
     slots: Vec<Slot>,
     keys: Vec<u8>,
+    /// The raw value of the record under the cursor, where the file is not mapped.
+    raw: Vec<u8>,
     prefetched: u64,
 }
 
@@ -67,10 +70,16 @@ pub(crate) struct CursorRecord<'a> {
 impl CursorRecord<'_> {
     /// The value for keeps: a copy, or a share of the map when it lies outside of the blocks.
     pub(crate) fn value(&self) -> Value {
-        match self.raw {
-            None => Value::from(self.record.value),
-            Some((start, end)) => self.archive.mapped_value(start..end),
+        match self.raw.filter(|_| self.archive.view().map().is_some()) {
+            Some((start, end)) => {
+                self.archive.raw_value(start..end).unwrap_or_else(|_| self.copy())
+            }
+            None => self.copy(),
         }
+    }
+
+    fn copy(&self) -> Value {
+        Value::from(self.record.value)
     }
 }
 
@@ -89,6 +98,7 @@ impl Archive {
             group: None,
             slots: Vec::new(),
             keys: Vec::new(),
+            raw: Vec::new(),
             prefetched: 0,
         }
     }
@@ -201,7 +211,7 @@ impl Cursor {
         let (offset, header) = self.archive.read_block(block, &mut self.bytes)?;
         if offset >= self.prefetched {
             self.prefetched = offset.saturating_add(PREFETCH_LEN);
-            self.archive.prefetch(offset..self.prefetched);
+            self.archive.view().prefetch(offset..self.prefetched);
         }
         self.offset = offset;
         self.record_count = header.record_count;
@@ -257,7 +267,18 @@ impl Cursor {
     }
 
     /// Record `index` of the loaded block, whose group is decoded.
-    fn record(&self, index: u32) -> Result<CursorRecord<'_>> {
+    fn record(&mut self, index: u32) -> Result<CursorRecord<'_>> {
+        self.raw = Vec::new();
+        if let Some(Slot { value: SlotValue::Raw(range, _), .. }) =
+            self.slots.get((index % RESTART_INTERVAL) as usize)
+            && let Piece::Read(bytes) = self.archive.raw_bytes(range)?
+        {
+            self.raw = bytes;
+        }
+        self.loaded_record(index)
+    }
+
+    fn loaded_record(&self, index: u32) -> Result<CursorRecord<'_>> {
         let read = || {
             let Some(slot) = self.slots.get((index % RESTART_INTERVAL) as usize) else {
                 return Err(FieldError::new("records of a group", self.slots.len(), "more"));
@@ -267,7 +288,9 @@ impl Cursor {
             let (value, raw) = match &slot.value {
                 SlotValue::Inline(range) => (self.bytes.get(range.clone()), None),
                 SlotValue::Raw(range, number) => {
-                    (Some(self.archive.mapped_bytes(range.clone())), Some((range, *number)))
+                    let mapped = self.archive.view().map();
+                    let lent = mapped.map_or(Some(&self.raw[..]), |map| map.slice(range.clone()));
+                    (lent, Some((range, *number)))
                 }
             };
             let record = ColdRecord {

@@ -2,7 +2,6 @@
 //! Knows one file; knows nothing of other archives or of which of its records are dead.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,13 +10,14 @@ use zstd::zstd_safe::DDict;
 use crate::cold::ColdRecord;
 use crate::cold::decode::{prepare_dictionary, unpack_block, with_block};
 use crate::cold::filter::Filter;
+use crate::cold::opening::Opening;
 use crate::error::{Damage, Error, Result};
 use crate::format::archive::{
-    ARCHIVE_FOOTER_LEN, ARCHIVE_HEADER_LEN, ARCHIVE_VERSION, ArchiveFooter, ArchiveHeader,
-    FORMAT_VERSION_FIELD, Region, RegionLens, Tables, header_version,
+    ARCHIVE_HEADER_LEN, ArchiveFooter, ArchiveHeader, RegionLens, Tables,
 };
 use crate::format::block::{
-    Block, BlockHeader, Entry, EntryValue, checksum_error, put_sort_key, split_sort_key,
+    BLOCK_HEADER_LEN, Block, BlockHeader, Entry, EntryValue, checksum_error, put_sort_key,
+    split_sort_key,
 };
 use crate::format::block_index::BlockIndex;
 use crate::format::cursor::{Decoded, FieldError};
@@ -28,9 +28,9 @@ use crate::value::pins::{FilePins, Pin, Pins, Site};
 use crate::value::{Bytes, Value};
 use crate::vfs::Dir;
 use crate::vfs::map::Map;
+use crate::vfs::view::{Piece, View};
 
 const DOING: &str = "read archive";
-pub(crate) const OPENING: &str = "open archive";
 
 /// A record that was found, verified.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(crate) struct Located {
     pub encoded_len: u64,
 }
 
-/// The map, as what a [`Value`] pins.
+/// The map, where there is one, as what a [`Value`] pins.
 struct Mapped {
     map: Arc<Map>,
     pins: FilePins,
@@ -77,7 +77,10 @@ pub(crate) struct Archive {
     tables: Tables,
     name: String,
     len: u64,
-    mapped: Arc<Mapped>,
+    view: View,
+    mapped: Option<Arc<Mapped>>,
+    /// The block index, where the file is not mapped.
+    index: Option<Box<[u8]>>,
     filter: Filter,
     dictionary: Option<DDict<'static>>,
     seed: HashSeed,
@@ -88,79 +91,6 @@ pub(crate) struct Archive {
 impl std::fmt::Debug for Archive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Archive({}, {} records)", self.name, self.footer.record_count)
-    }
-}
-
-/// What `open` has read before it knows whether the rest is sound.
-struct Opening {
-    name: String,
-    path: PathBuf,
-    len: u64,
-    map: Arc<Map>,
-}
-
-impl Opening {
-    fn read(dir: &dyn Dir, id: ArchiveId) -> Result<Self> {
-        let name = id.to_string();
-        let path = dir.path().join(&name);
-        let io = |source| Error::io(OPENING, &path, source);
-        let file = dir.open(&name).map_err(io)?;
-        let len = file.len().map_err(io)?;
-        let min = (ARCHIVE_HEADER_LEN + ARCHIVE_FOOTER_LEN) as u64;
-        if len < min || !len.is_multiple_of(8) || usize::try_from(len).is_err() {
-            let expected = format!("at least {min}, a multiple of 8");
-            return Err(Damage::new(OPENING, name, 0, "file length", len, expected).into());
-        }
-        let map = file.map(len, len).map_err(io)?;
-        Ok(Self { name, path, len, map })
-    }
-
-    fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        self.map.slice(start..start.checked_add(usize::try_from(len).ok()?)?)
-    }
-
-    fn header(&self, id: ArchiveId, store: [u8; 16]) -> Result<ArchiveHeader> {
-        let bytes = self.slice(0, ARCHIVE_HEADER_LEN as u64).unwrap_or_default();
-        let header = ArchiveHeader::decode(bytes).map_err(|error| {
-            if error.field == FORMAT_VERSION_FIELD {
-                let found = header_version(bytes).unwrap_or(0);
-                return Error::Version {
-                    file: self.path.clone(),
-                    found,
-                    supported: ARCHIVE_VERSION,
-                };
-            }
-            error.at(OPENING, &self.name, 0).into()
-        })?;
-        let foreign = |reason: String| Error::Foreign { path: self.path.clone(), reason };
-        if header.store != store {
-            return Err(foreign("an archive of another store".into()));
-        }
-        if header.id != id {
-            return Err(foreign(format!("holds archive {}", header.id)));
-        }
-        Ok(header)
-    }
-
-    fn footer(&self, header: &ArchiveHeader) -> Result<ArchiveFooter, Damage> {
-        let offset = self.len - ARCHIVE_FOOTER_LEN as u64;
-        let bytes = self.slice(offset, ARCHIVE_FOOTER_LEN as u64).unwrap_or_default();
-        ArchiveFooter::decode(bytes, header, offset)
-            .map_err(|error| error.at(OPENING, &self.name, offset))
-    }
-
-    /// Verifies a region and decodes it; what fails is damage at the region's place.
-    fn region<'a, T>(
-        &'a self,
-        field: &'static str,
-        region: &Region,
-        nonce: u64,
-        decode: impl FnOnce(&'a [u8]) -> Decoded<T>,
-    ) -> Result<T, Damage> {
-        let bytes = self.slice(region.offset, region.len);
-        let decoded = region.verified(field, bytes, nonce).and_then(decode);
-        decoded.map_err(|error| error.at(OPENING, &self.name, region.offset))
     }
 }
 
@@ -195,38 +125,44 @@ impl Archive {
         let footer = opening.footer(&header)?;
         let nonce = header.nonce;
         let tables =
-            opening.region("tables", &footer.tables, nonce, |b| Tables::decode(b, &footer))?;
-        opening.region("block index", &footer.index, nonce, |bytes| {
+            opening.region("tables", &footer.tables, nonce, |b| Tables::decode(b, &footer))??;
+        let in_memory = opening.view.map().is_none();
+        let index = opening.region("block index", &footer.index, nonce, |bytes| {
             let index = BlockIndex::decode(bytes, footer.block_count)?;
-            index.check(ARCHIVE_HEADER_LEN as u64, footer.data_end, footer.record_count)
-        })?;
+            index.check(ARCHIVE_HEADER_LEN as u64, footer.data_end, footer.record_count)?;
+            Ok(in_memory.then(|| Box::from(bytes)))
+        })??;
         let mut damage = Vec::new();
         let filter = opening.region("filter", &footer.filter, nonce, |bytes| {
             Filter::decode(bytes, footer.record_count)
-        });
+        })?;
         let filter = filter.unwrap_or_else(|found| {
             damage.push(found);
             Filter::open()
         });
         let dictionary =
-            opening.region("dictionary", &footer.dictionary, nonce, prepare_dictionary);
+            opening.region("dictionary", &footer.dictionary, nonce, prepare_dictionary)?;
         let dictionary = dictionary.unwrap_or_else(|found| {
             damage.push(found);
             None
         });
-        let Opening { name, len, map, .. } = opening;
-        map.advise_random();
+        let Opening { name, len, view, .. } = opening;
+        let mapped = view.map().map(|map| {
+            map.advise_random();
+            let pins = FilePins::new(name.clone(), Arc::clone(map));
+            Arc::new(Mapped { map: Arc::clone(map), pins })
+        });
         let words = (footer.raw_count as usize).div_ceil(64);
         let raw_verified = (0..words).map(|_| AtomicU64::new(0)).collect();
-        let pins = FilePins::new(name.clone(), Arc::clone(&map));
-        let mapped = Arc::new(Mapped { map, pins });
         let archive = Self {
             header,
             footer,
             tables,
             name,
             len,
+            view,
             mapped,
+            index,
             filter,
             dictionary,
             seed,
@@ -270,12 +206,15 @@ impl Archive {
         self.footer.lens()
     }
 
-    /// Anonymous memory that the open archive takes: filter, dictionary, tables, bits.
+    /// Anonymous memory that the open archive takes: filter, dictionary, tables, bits, and, where
+    /// the file is not mapped, the block index.
     pub(crate) fn anonymous_len(&self) -> u64 {
         let dictionary = self.dictionary.as_ref().map_or(0, DDict::sizeof);
         let tables = size_of_val(&*self.tables.incarnations) + size_of_val(&*self.tables.classes);
         let bits = size_of_val(&*self.raw_verified);
-        (self.filter.charged_len() + dictionary + tables + bits + size_of::<Self>()) as u64
+        let index = self.index.as_ref().map_or(0, |index| index.len());
+        let all = self.filter.charged_len() + dictionary + tables + bits + index;
+        (all + size_of::<Self>()) as u64
     }
 
     pub(crate) fn hash(&self, incarnation: Incarnation, key: &[u8]) -> KeyHash {
@@ -306,22 +245,20 @@ impl Archive {
         key: &[u8],
     ) -> Result<Option<Found>> {
         self.search(hash, incarnation, key, |located, entry| {
-            let (bytes, raw) = match entry.value {
-                EntryValue::Inline(bytes) => (bytes, None),
+            let (value, raw) = match entry.value {
+                EntryValue::Inline(bytes) => (Value::from(bytes), None),
                 EntryValue::Raw { len, index, offset } => {
-                    let range = self.raw_range(offset, len, index)?;
-                    (self.mapped.bytes(range.clone()), Some((range, index)))
+                    match self.raw_range(offset, len, index) {
+                        Ok(range) => (self.raw_value(range)?, Some(index)),
+                        Err(error) => return Ok(Err(error)),
+                    }
                 }
             };
             let (Located { seq, deadline_ms, .. }, body_crc) = (located, entry.body_crc);
-            let record = ColdRecord { incarnation, key, seq, deadline_ms, body_crc, value: bytes };
-            self.check_body(&record, raw.as_ref().map(|(_, index)| *index))?;
-            let value = match raw {
-                None => Value::from(bytes),
-                Some((range, _)) => self.mapped_value(range),
-            };
+            let record = ColdRecord { incarnation, key, seq, deadline_ms, body_crc, value: &value };
+            let checked = self.check_body(&record, raw);
             let Located { ordinal, encoded_len, .. } = located;
-            Ok(Found { ordinal, seq, deadline_ms, encoded_len, value })
+            Ok(checked.map(|()| Found { ordinal, seq, deadline_ms, encoded_len, value }))
         })
     }
 
@@ -332,7 +269,7 @@ impl Archive {
         incarnation: Incarnation,
         key: &[u8],
     ) -> Result<Option<Located>> {
-        self.search(hash, incarnation, key, |located, _| Ok(located))
+        self.search(hash, incarnation, key, |located, _| Ok(Ok(located)))
     }
 
     fn search<T>(
@@ -340,7 +277,7 @@ impl Archive {
         hash: KeyHash,
         incarnation: Incarnation,
         key: &[u8],
-        read: impl FnOnce(Located, &Entry<'_>) -> Decoded<T>,
+        read: impl FnOnce(Located, &Entry<'_>) -> Result<Decoded<T>>,
     ) -> Result<Option<T>> {
         if !self.may_contain(hash) {
             return Ok(None);
@@ -352,34 +289,45 @@ impl Archive {
             return Ok(None);
         };
         let stored = self.stored_block(block)?;
-        let found = with_block(&stored.header, stored.payload, self.dictionary.as_ref(), |bytes| {
+        let damage = |error| self.damage(stored.offset, error);
+        let dictionary = self.dictionary.as_ref();
+        let found = with_block(&stored.header, stored.payload(), dictionary, |bytes| {
             let header = &stored.header;
-            let decoded = Block::decode(bytes, header.record_count, self.header.created_ms)?;
-            let Some((index, entry)) = decoded.find(&sort_key)? else { return Ok(None) };
+            let decoded = Block::decode(bytes, header.record_count, self.header.created_ms);
+            let found = decoded.and_then(|decoded| decoded.find(&sort_key)).map_err(damage)?;
+            let Some((index, entry)) = found else { return Ok(None) };
             let located = Located {
                 ordinal: header.first_ordinal.saturating_add(index),
                 seq: entry.seq,
                 deadline_ms: entry.deadline_ms,
                 encoded_len: encoded_len(key.len(), entry.value.len_bytes() as usize),
             };
-            read(located, &entry).map(Some)
+            read(located, &entry)?.map(Some).map_err(damage)
         });
-        found.and_then(|found| found).map_err(|error| self.damage(stored.offset, error))
+        found.map_err(damage)?
     }
 
     pub(crate) fn index(&self) -> Decoded<BlockIndex<'_>> {
         let region = &self.footer.index;
-        let bytes = self.slice(region.offset, region.len).unwrap_or_default();
+        let bytes = match (&self.index, &self.mapped) {
+            (Some(bytes), _) => bytes,
+            (None, Some(mapped)) => mapped.bytes(
+                usize::try_from(region.offset).unwrap_or(usize::MAX)
+                    ..usize::try_from(region.offset.saturating_add(region.len)).unwrap_or(0),
+            ),
+            (None, None) => &[],
+        };
         BlockIndex::decode(bytes, self.footer.block_count)
     }
 
-    pub(crate) fn slice(&self, offset: u64, len: u64) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        self.mapped.map.slice(start..start.checked_add(usize::try_from(len).ok()?)?)
+    /// The file, to be read as it lies.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
     }
 
-    pub(crate) fn prefetch(&self, range: Range<u64>) {
-        self.mapped.map.prefetch(range);
+    /// Bytes of the file; `None` unless all of them are inside.
+    pub(crate) fn piece(&self, offset: u64, len: u64) -> Result<Option<Piece<'_>>> {
+        self.view.piece(offset, len).map_err(|source| Error::io(DOING, &self.name, source))
     }
 
     /// A block as it is stored, its checksum and its ordinals verified.
@@ -389,9 +337,11 @@ impl Archive {
             .and_then(|index| Ok((index.row(block)?, index.row(block.saturating_add(1))?)));
         let (row, next) = rows.map_err(|error| self.index_damage(error))?;
         let offset = row.offset;
-        let bytes = self.slice(offset, next.offset.saturating_sub(offset)).unwrap_or_default();
-        let (header, payload) = BlockHeader::decode(bytes, self.header.nonce, offset)
+        let piece = self.piece(offset, next.offset.saturating_sub(offset))?;
+        let piece = piece.unwrap_or(Piece::Lent(&[]));
+        let (header, payload) = BlockHeader::decode(&piece, self.header.nonce, offset)
             .map_err(|error| self.damage(offset, error))?;
+        let payload_len = payload.len();
         let record_count = next.first_ordinal.saturating_sub(row.first_ordinal);
         if (header.first_ordinal, header.record_count) != (row.first_ordinal, record_count) {
             let found = format!("{} from {}", header.record_count, header.first_ordinal);
@@ -399,13 +349,13 @@ impl Archive {
             let error = FieldError { field: "records of a block", found, expected };
             return Err(self.damage(offset, error));
         }
-        Ok(StoredBlock { offset, header, payload })
+        Ok(StoredBlock { offset, header, piece, payload_len })
     }
 
     /// Decompresses a block into a buffer of the caller's.
     pub(crate) fn read_block(&self, block: u32, out: &mut Vec<u8>) -> Result<(u64, BlockHeader)> {
         let stored = self.stored_block(block)?;
-        unpack_block(&stored.header, stored.payload, self.dictionary.as_ref(), out)
+        unpack_block(&stored.header, stored.payload(), self.dictionary.as_ref(), out)
             .map_err(|error| self.damage(stored.offset, error))?;
         Ok((stored.offset, stored.header))
     }
@@ -424,13 +374,18 @@ impl Archive {
         Ok(usize::try_from(offset).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(0))
     }
 
-    pub(crate) fn mapped_bytes(&self, range: Range<usize>) -> &[u8] {
-        self.mapped.bytes(range)
+    /// The bytes of a raw value.
+    pub(crate) fn raw_bytes(&self, range: &Range<usize>) -> Result<Piece<'_>> {
+        let piece = self.piece(range.start as u64, range.len() as u64)?;
+        Ok(piece.unwrap_or(Piece::Lent(&[])))
     }
 
-    /// A value that borrows the map and pins the archive's file.
-    pub(crate) fn mapped_value(&self, range: Range<usize>) -> Value {
-        Value::mapped(Arc::clone(&self.mapped) as Arc<dyn Bytes>, range)
+    /// A raw value to keep: it borrows the map and pins the archive's file, where there is a map.
+    pub(crate) fn raw_value(&self, range: Range<usize>) -> Result<Value> {
+        if let Some(mapped) = &self.mapped {
+            return Ok(Value::mapped(Arc::clone(mapped) as Arc<dyn Bytes>, range));
+        }
+        Ok(Value::from(&*self.raw_bytes(&range)?))
     }
 
     /// Verifies a record's body; that of a raw value once since it was mapped.
@@ -451,7 +406,9 @@ impl Archive {
 
     /// The file is unlinked; values may hold it still.
     pub(crate) fn retire(&self) {
-        self.mapped.pins.retire(self.len);
+        if let Some(mapped) = &self.mapped {
+            mapped.pins.retire(self.len);
+        }
     }
 
     pub(crate) fn damage(&self, offset: u64, error: FieldError) -> Error {
@@ -463,9 +420,18 @@ impl Archive {
     }
 }
 
-/// A block in the map.
+/// A block as it lies in the file.
 pub(crate) struct StoredBlock<'a> {
     pub offset: u64,
     pub header: BlockHeader,
-    pub payload: &'a [u8],
+    piece: Piece<'a>,
+    payload_len: usize,
+}
+
+impl StoredBlock<'_> {
+    /// What stands behind its header.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let rest = self.piece.get(BLOCK_HEADER_LEN..).unwrap_or_default();
+        rest.get(..self.payload_len).unwrap_or_default()
+    }
 }

@@ -18,6 +18,7 @@ use crate::format::block_index::BlockIndex;
 use crate::format::cursor::{Decoded, FieldError};
 use crate::format::record::encoded_len;
 use crate::ids::Incarnation;
+use crate::vfs::view::Piece;
 
 const DOING: &str = "verify archive";
 
@@ -30,6 +31,7 @@ impl Archive {
             damage: Vec::new(),
             tally: Tally::new(self.header().created_ms),
             last_key: Vec::new(),
+            raw_left: self.footer().raw_len,
         };
         check.regions();
         let data_end = self.footer().data_end;
@@ -74,11 +76,23 @@ impl Archive {
                 })
                 .map_err(|error| self.damage(offset, error))
             });
-            if let Err(Error::Corrupt(found)) = walked {
-                damage.push(*found);
+            if let Err(error) = walked {
+                damage.push(damage_of(self, self.footer().index.offset, error));
             }
         }
         damage
+    }
+}
+
+/// Damage as it was found; bytes that cannot be read are damage at `offset`.
+fn damage_of(archive: &Archive, offset: u64, error: Error) -> Damage {
+    match error {
+        Error::Corrupt(found) => *found,
+        other => FieldError::new("bytes", other, "some that can be read").at(
+            DOING,
+            archive.name(),
+            offset,
+        ),
     }
 }
 
@@ -104,22 +118,36 @@ struct Verify<'a> {
     damage: Vec<Damage>,
     tally: Tally,
     last_key: Vec<u8>,
+    /// Bytes of raw values that were not read yet, if the footer is right.
+    raw_left: u64,
 }
 
-impl Verify<'_> {
+impl<'a> Verify<'a> {
     fn note(&mut self, offset: u64, checked: Decoded<()>) {
         if let Err(error) = checked {
             self.damage.push(error.at(DOING, self.archive.name(), offset));
         }
     }
 
+    /// Bytes of the file. That they cannot be read is damage as well.
+    fn piece(&mut self, offset: u64, len: u64) -> Option<Piece<'a>> {
+        let archive: &'a Arc<Archive> = self.archive;
+        let piece = archive.piece(offset, len);
+        piece.unwrap_or_else(|error| {
+            self.damage.push(damage_of(archive, offset, error));
+            None
+        })
+    }
+
     fn regions(&mut self) {
         let archive = self.archive;
         let (header, footer) = (archive.header(), archive.footer());
-        let bytes = archive.slice(0, ARCHIVE_HEADER_LEN as u64).unwrap_or_default();
+        let bytes = self.piece(0, ARCHIVE_HEADER_LEN as u64);
+        let bytes = bytes.as_deref().unwrap_or_default();
         self.note(0, ArchiveHeader::decode(bytes).map(drop));
         let offset = archive.file_len().saturating_sub(ARCHIVE_FOOTER_LEN as u64);
-        let bytes = archive.slice(offset, ARCHIVE_FOOTER_LEN as u64).unwrap_or_default();
+        let bytes = self.piece(offset, ARCHIVE_FOOTER_LEN as u64);
+        let bytes = bytes.as_deref().unwrap_or_default();
         self.note(offset, ArchiveFooter::decode(bytes, header, offset).map(drop));
         type Check<'a> = (&'static str, Region, &'a dyn Fn(&[u8]) -> Decoded<()>);
         let checks: [Check<'_>; 4] = [
@@ -134,8 +162,8 @@ impl Verify<'_> {
             ("tables", footer.tables, &|bytes| Tables::decode(bytes, footer).map(drop)),
         ];
         for (field, region, check) in checks {
-            let bytes = archive.slice(region.offset, region.len);
-            let checked = region.verified(field, bytes, header.nonce).and_then(check);
+            let bytes = self.piece(region.offset, region.len);
+            let checked = region.verified(field, bytes.as_deref(), header.nonce).and_then(check);
             self.note(region.offset, checked);
         }
     }
@@ -159,8 +187,10 @@ impl Verify<'_> {
                 });
                 self.note(offset, walked);
             }
-            Err(Error::Corrupt(found)) => self.damage.push(Damage { doing: DOING, ..*found }),
-            Err(_) => {}
+            Err(error) => {
+                let found = damage_of(archive, row.offset, error);
+                self.damage.push(Damage { doing: DOING, ..found });
+            }
         }
         let last = block.saturating_add(1) >= archive.footer().block_count;
         let order = self.last_key.as_slice().cmp(next.key);
@@ -193,12 +223,20 @@ impl Verify<'_> {
         let archive = self.archive;
         let (incarnation, key) = split_sort_key(sort_key)?;
         let value = match entry.value {
-            EntryValue::Inline(bytes) => bytes,
+            EntryValue::Inline(bytes) => Piece::Lent(bytes),
             EntryValue::Raw { len, index, offset } => {
-                archive.mapped_bytes(archive.raw_range(offset, len, index)?)
+                // Each lies in the file once, but entries that somebody forged may share one.
+                let left = self.raw_left.checked_sub(u64::from(len));
+                let raw_len = archive.footer().raw_len;
+                self.raw_left =
+                    left.ok_or_else(|| FieldError::new("raw values", "more bytes", raw_len))?;
+                let range = archive.raw_range(offset, len, index)?;
+                let bytes = archive.raw_bytes(&range);
+                bytes.map_err(|error| FieldError::new("raw value", error, "one to be read"))?
             }
         };
         let (seq, deadline_ms, body_crc) = (entry.seq, entry.deadline_ms, entry.body_crc);
+        let value = &*value;
         let record = ColdRecord { incarnation, key, seq, deadline_ms, body_crc, value };
         self.tally.add(&record);
         archive.check_body(&record, None)?;

@@ -44,7 +44,7 @@ fn the_header_comes_back_and_every_flipped_bit_is_refused() {
     let bytes = header().encode();
     assert_eq!(bytes.len(), ARCHIVE_HEADER_LEN);
     assert_eq!(ArchiveHeader::decode(&bytes), Ok(header()));
-    for bit in 0..bytes.len() * 8 {
+    for bit in crate::format::every_bit(&bytes) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(ArchiveHeader::decode(&flipped).is_err(), "bit {bit}");
@@ -72,7 +72,7 @@ fn the_footer_comes_back_in_its_own_place_and_every_flipped_bit_is_refused() {
     assert_eq!(ArchiveFooter::decode(&bytes, &header(), offset), Ok(footer));
     assert_eq!(footer.lens().sum(), offset + ARCHIVE_FOOTER_LEN as u64);
     assert!(ArchiveFooter::decode(&bytes, &header(), offset + 8).is_err());
-    for bit in 0..bytes.len() * 8 {
+    for bit in crate::format::every_bit(&bytes) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(ArchiveFooter::decode(&flipped, &header(), offset).is_err(), "bit {bit}");
@@ -128,4 +128,90 @@ fn tables_come_back_and_must_agree_with_the_footer() {
     let classes = vec![class(2)];
     assert!(Tables::decode(&Tables { classes, ..sound }.encode(), &footer).is_err());
     assert!(Tables::decode(&[0xFF; 32], &footer).is_err());
+}
+
+#[test]
+fn a_region_is_read_only_under_its_own_checksum() {
+    let region = Region::of(b"the region", 99, 64);
+    assert_eq!(region.verified("x", Some(b"the region"), 99), Ok(&b"the region"[..]));
+    assert!(region.verified("x", Some(b"the rEgion"), 99).is_err());
+    assert!(region.verified("x", Some(b"the region"), 98).is_err());
+    assert!(region.verified("x", None, 99).is_err());
+}
+
+/// A footer of regions that follow each other behind the data, and where it stands.
+fn footer_behind(data_end: u64) -> (ArchiveFooter, u64) {
+    let at = |offset, len| Region { offset, len, crc: 0 };
+    let footer = ArchiveFooter {
+        data_end,
+        dictionary: at(data_end, 0),
+        filter: at(data_end, 48),
+        index: at(data_end + 48, 40),
+        tables: at(data_end + 88, 8),
+        record_count: 10,
+        block_count: 2,
+        ..ArchiveFooter::default()
+    };
+    (footer, data_end + 96)
+}
+
+/// The field that a footer is refused for.
+fn refused_for(footer: &ArchiveFooter, offset: u64) -> Option<&'static str> {
+    let bytes = footer.encode(ArchiveId(7), 99, offset);
+    ArchiveFooter::decode(&bytes, &header(), offset).err().map(|error| error.field)
+}
+
+#[test]
+fn data_ends_behind_the_header_before_the_footer_and_at_a_multiple_of_eight() {
+    let (footer, offset) = footer_behind(1024);
+    assert_eq!(refused_for(&footer, offset), None);
+    for data_end in [0, 56, 1020] {
+        let (footer, offset) = footer_behind(data_end);
+        assert_eq!(refused_for(&footer, offset), Some("data end"), "{data_end}");
+    }
+    let (bare, offset) = footer_behind(64);
+    assert_eq!(refused_for(&bare, offset), Some("footer counts"), "no room for a block");
+    let empty = |data_end| {
+        let region = Region { offset: data_end, len: 0, crc: 0 };
+        let (dictionary, filter, index, tables) = (region, region, region, region);
+        ArchiveFooter { data_end, dictionary, filter, index, tables, ..footer }
+    };
+    assert_eq!(refused_for(&empty(2048), 1024), Some("data end"));
+    assert_eq!(refused_for(&empty(1032), 1024), Some("data end"));
+    assert_eq!(refused_for(&empty(1024), 1024), Some("footer counts"));
+}
+
+#[test]
+fn what_lies_outside_of_blocks_leaves_room_for_one() {
+    let (footer, offset) = footer_behind(1024);
+    let with = |raw_len, data_padding| ArchiveFooter { raw_len, data_padding, ..footer };
+    assert_eq!(refused_for(&with(900, 59), offset), None);
+    assert_eq!(refused_for(&with(900, 60), offset), Some("footer counts"));
+    let without_blocks = ArchiveFooter { block_count: 0, ..footer };
+    assert_eq!(refused_for(&without_blocks, offset), Some("footer counts"));
+}
+
+#[test]
+fn tables_of_more_rows_than_bytes_are_refused_before_any_is_read() {
+    let (footer, _) = footer();
+    let declared = |incarnations: u32, classes: u32| {
+        let mut bytes = Vec::new();
+        bytes.put_u32(incarnations);
+        bytes.put_u32(classes);
+        bytes.put_bytes(&[0; 4 * TABLE_ROW_LEN]);
+        Tables::decode(&bytes, &footer).unwrap_err().field
+    };
+    assert_eq!(declared(3, 2), "table rows");
+    assert_eq!(declared(u32::MAX, u32::MAX), "table rows");
+    assert_eq!(declared(1, 2), "tables end");
+    let row = IncarnationSum {
+        incarnation: Incarnation(1),
+        record_count: 5,
+        encoded_len: 400,
+        body_len: 175,
+    };
+    let class =
+        ClassSum { incarnation: Incarnation(1), record_count: 4, end_ms: 2048, encoded_len: 320 };
+    let twice = Tables { incarnations: vec![row, row], classes: vec![class] };
+    assert_eq!(Tables::decode(&twice.encode(), &footer).unwrap_err().field, "tables");
 }

@@ -193,7 +193,10 @@ mod tests {
         writer.push(128, 5, b"badge", b"banana").unwrap();
         writer.push(256, 9, b"cat", b"cats").unwrap();
         assert_eq!(writer.block_count(), 3);
-        writer.finish(512, 20, b"zebra").unwrap()
+        let len = writer.len_bytes() + b"zebra".len();
+        let bytes = writer.finish(512, 20, b"zebra").unwrap();
+        assert_eq!(bytes.len(), len);
+        bytes
     }
 
     #[test]
@@ -233,5 +236,14 @@ mod tests {
         assert!(BlockIndex::decode(&bytes, u32::MAX).is_err());
         let index = BlockIndex::decode(&bytes, 3).unwrap();
         assert!(index.check(64, 512, 21).is_err() && index.check(72, 512, 20).is_err());
+        for (offset, ordinal) in [(128, 5), (128, 9), (256, 5)] {
+            let mut writer = IndexWriter::default();
+            writer.push(64, 0, b"", b"apple").unwrap();
+            writer.push(128, 5, b"badge", b"banana").unwrap();
+            writer.push(offset, ordinal, b"cat", b"cats").unwrap();
+            let bytes = writer.finish(512, 20, b"zebra").unwrap();
+            let checked = BlockIndex::decode(&bytes, 3).unwrap().check(64, 512, 20);
+            assert!(checked.is_err(), "a row at {offset}, {ordinal}");
+        }
     }
 }

@@ -133,7 +133,7 @@ fn a_block_holds_in_its_own_place_only_and_every_flipped_bit_is_refused() {
     assert_eq!(BlockHeader::decode(&bytes, 1, 64), Ok((header, &payload[..])));
     assert!(BlockHeader::decode(&bytes, 1, 128).is_err());
     assert!(BlockHeader::decode(&bytes, 2, 64).is_err());
-    for bit in 0..bytes.len() * 8 {
+    for bit in crate::format::every_bit(&bytes) {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(BlockHeader::decode(&flipped, 1, 64).is_err(), "bit {bit}");
@@ -186,4 +186,144 @@ fn the_worked_example_of_the_document_is_what_is_written() {
                     00 06 04 00 00 00 01 61 62 0a f1 a8 a3 9c 76 05 \
                     01 02 63 04 d0 0f 02 18 c3 d2 00 00 00 00";
     assert_eq!(hex, expected);
+}
+
+/// The field that a header of these lengths is refused for.
+fn refused_for(
+    stored_len: u32,
+    raw_len: u32,
+    record_count: u32,
+    codec: Codec,
+) -> Option<&'static str> {
+    let header = BlockHeader { stored_len, raw_len, first_ordinal: 0, record_count, codec };
+    let (mut bytes, payload) = (Vec::new(), vec![7; stored_len as usize]);
+    header.encode(1, 64, &payload, &mut bytes);
+    match BlockHeader::decode(&bytes, 1, 64) {
+        Ok(decoded) => {
+            assert_eq!(decoded, (header, &payload[..]));
+            None
+        }
+        Err(error) => Some(error.field),
+    }
+}
+
+#[test]
+fn every_codec_comes_back_and_counts_and_lengths_must_fit_it() {
+    for codec in [Codec::Zstd, Codec::ZstdDictionary] {
+        assert_eq!(refused_for(16, 64, 8, codec), None);
+        assert_eq!(refused_for(64, 64, 8, codec), Some("block lengths"));
+    }
+    assert_eq!(refused_for(64, 64, 8, Codec::Raw), None);
+    assert_eq!(refused_for(16, 64, 8, Codec::Raw), Some("block lengths"));
+    assert_eq!(refused_for(64, 64, 9, Codec::Raw), Some("block records"));
+    assert_eq!(refused_for(64, 64, 0, Codec::Raw), Some("block lengths"));
+    assert!(Block::decode(&[], 0, 0).is_err());
+    let mut bytes = Vec::new();
+    let header = BlockHeader {
+        stored_len: 8,
+        raw_len: 8,
+        first_ordinal: 0,
+        record_count: 1,
+        codec: Codec::Raw,
+    };
+    header.encode(1, 64, &[0; 8], &mut bytes);
+    for codec in [0, 4, 255] {
+        bytes[20] = codec;
+        let crc = bound_crc(1, 64, &bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(BlockHeader::decode(&bytes, 1, 64).unwrap_err().field, "codec");
+    }
+}
+
+#[test]
+fn a_writer_that_was_cleared_writes_as_a_fresh_one_does() {
+    let entry = |value| Entry {
+        seq: Seq(3),
+        deadline_ms: 0,
+        body_crc: 1,
+        value: EntryValue::Inline(value),
+    };
+    let mut used = BlockWriter::new(5);
+    (0..20).for_each(|key| used.push(&[0, 0, 0, 1, key], &entry(b"before")));
+    used.finish();
+    used.clear();
+    let mut fresh = BlockWriter::new(5);
+    for writer in [&mut used, &mut fresh] {
+        (0..20).for_each(|key| writer.push(&[0, 0, 0, 2, key], &entry(b"after")));
+    }
+    assert_eq!(used.count(), fresh.count());
+    assert_eq!(used.finish(), fresh.finish());
+}
+
+#[test]
+fn the_longest_key_comes_back_and_a_record_ends_where_its_value_does() {
+    let mut writer = BlockWriter::new(0);
+    assert_eq!(SORT_KEY_LEN_MAX, 65_535 + 4);
+    let key = vec![9; SORT_KEY_LEN_MAX];
+    for (key, value) in [(&[0, 0, 0, 1][..], &b"first"[..]), (&key, b"second")] {
+        let value = EntryValue::Inline(value);
+        writer.push(key, &Entry { seq: Seq(1), deadline_ms: 0, body_crc: 0, value });
+    }
+    let bytes = writer.finish().to_vec();
+    let mut walk = Block::decode(&bytes, 2, 0).unwrap().group(0).unwrap();
+    for expected in [&b"first"[..], b"second"] {
+        let entry = walk.next().unwrap().unwrap().1;
+        assert_eq!(entry.value, EntryValue::Inline(expected));
+        let end = walk.position();
+        assert_eq!(&bytes[end - expected.len()..end], expected);
+    }
+    assert_eq!(walk.key(), key);
+    assert!(walk.next().unwrap().is_none());
+}
+
+/// A block of one group from entries of (shared, further bytes of the key, tag, value).
+fn group_of(entries: &[(u64, &[u8], u64, &[u8])], restart: u32) -> Result<usize, &'static str> {
+    let mut bytes = Vec::new();
+    for (shared, unshared, tag, value) in entries {
+        bytes.put_varint(*shared);
+        bytes.put_varint(unshared.len() as u64);
+        bytes.put_varint(*tag);
+        bytes.put_bytes(unshared);
+        bytes.put_varint(0);
+        bytes.put_u32(0);
+        bytes.put_bytes(value);
+    }
+    bytes.put_u32(restart);
+    let count = u32::try_from(entries.len()).unwrap();
+    let block = Block::decode(&bytes, count, 0).map_err(|error| error.field)?;
+    let mut walk = block.group(0).map_err(|error| error.field)?;
+    let mut walked = 0;
+    while walk.next().map_err(|error| error.field)?.is_some() {
+        walked += 1;
+    }
+    Ok(walked)
+}
+
+#[test]
+fn keys_rise_share_what_is_there_and_are_neither_too_short_nor_too_long() {
+    let first = (0, &b"\0\0\0\x01m"[..], 0, &b""[..]);
+    let then = |shared, unshared| group_of(&[first, (shared, unshared, 0, b"")], 0);
+    assert_eq!(then(5, b"a"), Ok(2));
+    assert_eq!(then(4, b"n"), Ok(2));
+    for (shared, unshared) in [(5, &b""[..]), (4, b"m"), (4, b"a"), (4, b""), (0, b"\0\0\0\x01")] {
+        assert_eq!(then(shared, unshared), Err("key"), "{shared} {unshared:?}");
+    }
+    assert_eq!(then(6, b"a"), Err("key lengths"));
+    assert_eq!(then(2, b"a"), Err("key lengths"));
+    assert_eq!(group_of(&[(0, b"abc", 0, b"")], 0), Err("key lengths"));
+    let long = vec![1; SORT_KEY_LEN_MAX + 1];
+    assert_eq!(group_of(&[(0, &long[1..], 0, b"")], 0), Ok(1));
+    assert_eq!(group_of(&[(0, &long, 0, b"")], 0), Err("key lengths"));
+    assert_eq!(group_of(&[first], 1), Err("restart"));
+}
+
+#[test]
+fn a_value_is_as_long_as_values_may_be_and_no_longer() {
+    let raw = |len: usize| {
+        let tag = (len as u64) << TAG_BITS | TAG_RAW;
+        group_of(&[(0, b"\0\0\0\x01", tag, b"\x03\x08")], 0)
+    };
+    assert_eq!(raw(VALUE_LEN_MAX), Ok(1));
+    assert_eq!(raw(VALUE_LEN_MAX + 1), Err("value length"));
+    assert_eq!(raw(VALUE_LEN_MAX + 5), Err("value length"));
 }

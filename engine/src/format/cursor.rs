@@ -205,6 +205,19 @@ mod tests {
         assert_eq!(fields.u64("d"), Ok(4));
         assert_eq!(fields.u8("end").unwrap_err().field, "end");
         assert_eq!(fields.finish("end"), Ok(()));
+        let mut fields = Fields::new(&bytes);
+        assert_eq!((fields.remaining(), fields.expect("a", &[1])), (15, Ok(())));
+        assert_eq!(fields.expect("b", &[3, 0]).unwrap_err().field, "b");
+        assert_eq!(fields.clone().finish("rest").unwrap_err().field, "rest");
+    }
+
+    #[test]
+    fn a_bound_is_the_last_number_that_is_taken() {
+        let (five, long) = (5_u32.to_le_bytes(), 5_u64.to_le_bytes());
+        for (max, taken) in [(4, false), (5, true), (6, true)] {
+            assert_eq!(Fields::new(&five).u32_at_most("n", max).is_ok(), taken, "{max}");
+            assert_eq!(Fields::new(&long).u64_at_most("n", max).is_ok(), taken, "{max}");
+        }
     }
 
     #[test]
@@ -217,5 +230,13 @@ mod tests {
         assert!(Fields::new(&[0x80, 0]).varint("v").is_err());
         assert!(Fields::new(&[0xFF; 11]).varint("v").is_err());
         assert!(Fields::new(&[0x80]).varint("v").is_err());
+        let ten = |last| [&[0x80_u8; 9][..], &[last]].concat();
+        assert_eq!(Fields::new(&ten(1)).varint("v"), Ok(1 << 63));
+        for last in [0, 2, 0x7F, 0x80, 0x81] {
+            assert!(Fields::new(&ten(last)).varint("v").is_err(), "{last}");
+        }
+        let large = [0xFF, 0xFF, 0xFF, 0xFF, 0x0F];
+        assert_eq!(Fields::new(&large).varint32("v"), Ok(u32::MAX));
+        assert!(Fields::new(&[0x80, 0x80, 0x80, 0x80, 0x10]).varint32("v").is_err());
     }
 }

@@ -118,12 +118,16 @@ mod tests {
         bitmap.set(0);
         bitmap.set(12);
         assert!(bitmap.is_set(12) && !bitmap.is_set(11) && !bitmap.is_set(99));
+        assert!(!bitmap.is_empty() && DeadBitmap::new(9, 0).is_empty());
+        assert!(DeadBitmap::new(9, 70).is_empty());
         let bits = DeadBits { as_of: Seq(44), bitmaps: vec![bitmap, DeadBitmap::new(9, 0)] };
+        assert_eq!(bits.of(3).map(|bitmap| bitmap.count), Some(13));
+        assert_eq!((bits.of(9).map(|bitmap| bitmap.count), bits.of(4)), (Some(0), None));
         let bytes = bits.encode([5; 16], 7);
         assert_eq!(DeadBits::decode(&bytes, [5; 16], 7), Ok(bits));
         assert!(DeadBits::decode(&bytes, [6; 16], 7).is_err());
         assert!(DeadBits::decode(&bytes, [5; 16], 8).is_err());
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(DeadBits::decode(&flipped, [5; 16], 7).is_err(), "bit {bit}");

@@ -125,6 +125,12 @@ mod tests {
         assert!(decode_filter(&one(4, 6, &[1; 14]), 5).is_err());
         assert!(decode_filter(&one(4, 0, &[1; 8]), 5).is_err());
         assert!(decode_filter(&one(0, 0, &[0; 5]), 5).is_ok());
+        let long = |segment_len: u32| {
+            let fingerprints = vec![1; 3 * segment_len as usize];
+            decode_filter(&one(segment_len, segment_len, &fingerprints), 5).is_ok()
+        };
+        assert!(long(SEGMENT_LEN_MAX) && !long(SEGMENT_LEN_MAX * 2));
+        assert_eq!(SEGMENT_LEN_MAX, 262_144);
         assert!(decode_filter(&sound, 6).is_err());
         assert!(decode_filter(&sound, 100_000).is_err());
         for len in 0..sound.len() {

@@ -304,7 +304,7 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(bytes.len(), IMAGE_HEADER_LEN);
         assert_eq!(ImageHeader::decode(&bytes).unwrap().0, header());
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(ImageHeader::decode(&flipped).is_err(), "bit {bit}");
@@ -334,6 +334,15 @@ mod tests {
         let bytes = tables.encode();
         let mut header = ImageHeader { tables_crc: crc(&bytes), ..header() };
         assert_eq!(ImageTables::decode(&header, &bytes), Ok(tables));
+        let slot = |slot| {
+            let mut tables = ImageTables::decode(&header, &bytes).unwrap();
+            tables.segments[0].slot = slot;
+            let bytes = tables.encode();
+            let header = ImageHeader { tables_crc: crc(&bytes), ..header };
+            ImageTables::decode(&header, &bytes).map(drop).map_err(|error| error.field)
+        };
+        let last = u32::try_from(SEGMENT_COUNT_MAX).unwrap() - 1;
+        assert_eq!((slot(last), slot(last + 1)), (Ok(()), Err("slot")));
         header.tables_offset += 1;
         assert_eq!(ImageTables::decode(&header, &bytes).unwrap_err().field, "end of the parts");
         header.tables_crc ^= 1;

@@ -199,7 +199,7 @@ mod tests {
         let (read, len) = decode_frame(&bytes, 7, 64).unwrap().unwrap();
         assert_eq!((read, len), (ops(), bytes.len() as u64));
         assert!(decode_frame(&bytes, 7, 65).is_err());
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_frame(&flipped, 7, 64).is_err(), "bit {bit}");
@@ -212,6 +212,11 @@ mod tests {
         assert!(decode_frame(&bytes, 0, 0).is_err());
         bytes.fill(0);
         assert_eq!(decode_frame(&bytes, 0, 0), Ok(None));
+        for at in [0, 4] {
+            bytes.fill(0);
+            bytes[at] = 1;
+            assert!(decode_frame(&bytes, 0, 0).is_err(), "only both zero are the end");
+        }
     }
 
     #[test]
@@ -220,7 +225,7 @@ mod tests {
         let bytes = header.encode();
         assert_eq!(bytes.len(), MANIFEST_HEADER_LEN);
         assert_eq!(ManifestHeader::decode(&bytes), Ok(header));
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(ManifestHeader::decode(&flipped).is_err(), "bit {bit}");

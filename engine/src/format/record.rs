@@ -361,7 +361,7 @@ mod tests {
         let mut bytes = header(key, value).encode(5, 64).to_vec();
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let sound = Record::decode(&flipped, 5, 64).and_then(|record| record.check_body());
@@ -378,5 +378,20 @@ mod tests {
         assert_eq!(encoded_len(0, 0), 40);
         assert_eq!(encoded_len(1, 0), 48);
         assert_eq!(encoded_len(24, 100), 168);
+        assert_eq!(header(b"four", b"five5").encoded_len(), 56);
+        let plain = RecordHeader { more: false, batch: false, ..header(b"", b"") };
+        let seq = Seq(0x0102_0304_0506_0708);
+        let large = RecordHeader { seq, deadline_ms: 9 << 33, old: true, ..plain };
+        for one in [plain, large] {
+            let read = Record::decode(&one.encode(1, 2), 1, 2).map(|record| record.header);
+            assert_eq!(read, Ok(one));
+        }
+        let longest = u32::try_from(VALUE_LEN_MAX).unwrap();
+        for (value_len, field) in [(longest, "record length"), (longest + 1, "value length")] {
+            let bytes = RecordHeader { value_len, ..plain }.encode(1, 2);
+            assert_eq!(Record::decode(&bytes, 1, 2).unwrap_err().field, field);
+        }
+        assert_eq!(header(b"", b"").watermark(), Seq(90));
+        assert_eq!(RecordHeader { seq: Seq(3), ..header(b"", b"") }.watermark(), Seq(0));
     }
 }

@@ -166,7 +166,7 @@ mod tests {
         let bytes = header().encode();
         assert_eq!(bytes.len(), SEGMENT_HEADER_LEN);
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
-        for bit in 0..bytes.len() * 8 {
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&flipped).is_err(), "bit {bit}");
@@ -187,7 +187,13 @@ mod tests {
         assert_eq!(bytes.len(), SEGMENT_FOOTER_LEN);
         assert_eq!(SegmentFooter::decode(&bytes, 5, 240), Ok(footer));
         assert!(SegmentFooter::decode(&bytes, 5, 248).is_err());
-        for bit in 0..bytes.len() * 8 {
+        let refused =
+            |footer: SegmentFooter| SegmentFooter::decode(&footer.encode(5, 240), 5, 240).is_err();
+        assert!(refused(SegmentFooter { trailer_len: 41, ..footer }));
+        assert!(refused(SegmentFooter { trailer_offset: 208, ..footer }));
+        assert!(refused(SegmentFooter { records_end: 208, ..footer }));
+        assert!(!refused(SegmentFooter { records_end: 200, ..footer }));
+        for bit in crate::format::every_bit(&bytes) {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentFooter::decode(&flipped, 5, 240).is_err(), "bit {bit}");

@@ -390,6 +390,29 @@ mod tests {
     }
 
     #[test]
+    fn counts_and_places_beyond_what_a_segment_may_hold_are_refused() {
+        let entry = |offset: u64, len: u64| TrailerEntry {
+            offset: u32::try_from(offset).unwrap(),
+            len: u32::try_from(len).unwrap(),
+            ..entries(&[(7, 2, 3, 4)])[0]
+        };
+        let read = |entry: TrailerEntry| {
+            let bytes = encode(&[entry]);
+            TrailerReader::decode(&bytes).unwrap().find(7).is_ok()
+        };
+        assert!(read(entry(SEGMENT_FILE_LEN_MAX - 80, 80)));
+        assert!(!read(entry(SEGMENT_FILE_LEN_MAX - 80, 88)));
+        assert!(!read(entry(SEGMENT_FILE_LEN_MAX, 80)));
+        assert!(!read(entry(64, 0)));
+        let mut bytes = encode(&[entry(64, 80)]);
+        let most = u32::try_from(SEGMENT_FILE_LEN_MAX / 40).unwrap();
+        for (count, field) in [(most, "group count"), (most + 1, "entry count")] {
+            bytes[8..12].copy_from_slice(&count.to_le_bytes());
+            assert_eq!(TrailerReader::decode(&bytes).unwrap_err().field, field);
+        }
+    }
+
+    #[test]
     fn an_entry_without_ttl_costs_about_a_dozen_bytes() {
         let entries: Vec<_> = (0..10_000_u32)
             .map(|i| TrailerEntry {

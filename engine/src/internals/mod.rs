@@ -10,6 +10,8 @@ pub use self::image::{open_image, pack};
 pub use self::seeds::seeds;
 pub use crate::hot::model::PolicyModel;
 
+use std::path::Path;
+
 use crate::cold::decode::{prepare_dictionary, with_block};
 use crate::cold::filter::Filter;
 use crate::format::archive::{ArchiveFooter, ArchiveHeader, Tables};
@@ -23,9 +25,15 @@ use crate::format::record::Record;
 use crate::format::segment::{SegmentFooter, SegmentHeader};
 use crate::format::trailer::{TrailerBuilder, TrailerReader};
 use crate::hash::KeyHash;
-use crate::ids::ArchiveId;
+use crate::ids::{ArchiveId, Slot};
 use crate::internals::mend::{NONCE, OFFSET};
+use crate::vfs::Vfs;
+use crate::vfs::map::Map;
+use crate::vfs::sim::SimVfs;
+use crate::warm::active::walk_range;
 use crate::warm::index::table::{BUCKET_LEN, Table};
+use crate::warm::recover::scan;
+use crate::warm::segment::Segment;
 
 /// A decoder and the name of its target; it answers whether the input decoded.
 pub type Body = (&'static str, fn(&[u8]) -> bool);
@@ -36,6 +44,7 @@ pub const DECODERS: &[Body] = &[
     ("record", record),
     ("segment_header", segment_header),
     ("segment_footer", segment_footer),
+    ("segment_scan", segment_scan),
     ("trailer", trailer),
     ("dead_bits", dead_bits),
     ("manifest", manifest),
@@ -85,6 +94,34 @@ fn segment_footer(data: &[u8]) -> bool {
     let again = footer.encode(NONCE, OFFSET);
     assert_eq!(SegmentFooter::decode(&again, NONCE, OFFSET).as_ref(), Ok(&footer));
     true
+}
+
+/// A whole segment as the tail of a journal: what recovery would take of it.
+fn segment_scan(data: &[u8]) -> bool {
+    let bytes = input(data, mend::segment);
+    let Ok(header) = SegmentHeader::decode(&bytes) else { return false };
+    let dir = SimVfs::new(1).create_dir(Path::new("/"));
+    let Ok(file) = dir.and_then(|dir| dir.create("segment")) else { return false };
+    let len = bytes.len() as u64;
+    let Ok(map) = Map::anonymous(len, &bytes, None) else { return false };
+    let segment = Segment::new(&header, Slot(0), file, map);
+    let scan = scan(&segment, |record, _| Some(record.header.seq));
+    assert!(scan.in_vain <= 6 * len && scan.watermark <= scan.highest_seq);
+    let mut last_end = 0;
+    for run in &scan.runs {
+        assert!(last_end <= run.from && run.from <= run.end && run.end <= run.sound_end);
+        let mut seq = run.first_seq;
+        let walked = walk_range(&segment, &(run.from..run.sound_end), |_, record| {
+            assert!(record.header.seq == seq && record.check_body().is_ok());
+            seq = seq.next();
+            Ok(())
+        });
+        assert!(walked.is_ok() && seq == run.sound_seq.next());
+        last_end = run.sound_end;
+    }
+    // The padding of the last record may be cut off.
+    assert!(last_end <= len.next_multiple_of(8));
+    !scan.runs.is_empty()
 }
 
 fn trailer(data: &[u8]) -> bool {

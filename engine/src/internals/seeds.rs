@@ -54,6 +54,7 @@ fn cut(file: &str, bytes: &[u8], seeds: &mut Vec<Seed>) {
     } else if file.contains(".seg") {
         seed("segment_header", file, slice(0, 64), seeds);
         seed("record", file, slice(64, 200), seeds);
+        seed("segment_scan", file, slice(0, bytes.len().min(8 << 10)), seeds);
         let footer = bytes.windows(8).rposition(|window| window == b"TRCEND01");
         let trailer = bytes.windows(8).rposition(|window| window == b"TRCTRL01");
         if let (Some(trailer), Some(footer)) = (trailer, footer) {

@@ -92,7 +92,7 @@ impl ManifestLog {
 
     /// Reads the newest sound generation and begins the next one. `None`: no manifest is there.
     pub(crate) fn open(dir: Arc<dyn Dir>) -> Result<Option<(Self, ManifestReport)>> {
-        let Some((set, newest)) = read_newest(&*dir)? else { return Ok(None) };
+        let Some((set, newest)) = read_newest(&*dir, Unreadable::IsError)? else { return Ok(None) };
         let log = Self::begin(dir, set, newest + 1)?;
         Ok(Some((log, ManifestReport::default())))
     }
@@ -210,8 +210,7 @@ impl Inner {
         }
         if let Err(error) = self.write_frames(&frames) {
             // A full disk is no reason to give up, if nothing of the edit stays behind.
-            let is_full = matches!(&error, Error::Io { doing: "write manifest edit", source, .. }
-                if source.kind() == std::io::ErrorKind::StorageFull);
+            let is_full = matches!(error, Error::Full { doing: "write manifest edit", .. });
             if !is_full || self.take_back(&frames).is_err() {
                 self.failed = Some(error.to_string());
             }
@@ -256,14 +255,23 @@ impl Inner {
     }
 }
 
+/// What a copy is that the device does not give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Nobody knows what it says: opening does not guess.
+    IsError,
+    /// As good as none: salvage takes what there is.
+    IsDamage,
+}
+
 /// The file set that the newest sound generation tells, and the highest generation that has a
 /// name. `None`: no manifest is there.
-pub(crate) fn read_newest(dir: &dyn Dir) -> Result<Option<(FileSet, u64)>> {
+pub(crate) fn read_newest(dir: &dyn Dir, unreadable: Unreadable) -> Result<Option<(FileSet, u64)>> {
     let mut names = generations(dir)?;
     let Some(&newest) = names.last() else { return Ok(None) };
     let mut report = ManifestReport::default();
     while let Some(generation) = names.pop() {
-        if let Some(set) = read_generation(dir, generation, &mut report)? {
+        if let Some(set) = read_generation(dir, generation, unreadable, &mut report)? {
             // A copy that is torn or missing costs nothing while another one is sound: a crash
             // while a generation is written explains it, and the next generation heals it.
             for damage in report.damage.drain(..) {
@@ -292,13 +300,20 @@ pub(crate) fn generations(dir: &dyn Dir) -> Result<Vec<u64>> {
 fn read_generation(
     dir: &dyn Dir,
     generation: u64,
+    unreadable: Unreadable,
     report: &mut ManifestReport,
 ) -> Result<Option<FileSet>> {
     let mut best: Option<(u64, FileSet)> = None;
     let mut newer = None;
     for copy in 0..2 {
         let name = file_name(generation, copy);
-        match read_copy(dir, &name, generation, copy)? {
+        let read = match read_copy(dir, &name, generation, copy) {
+            Err(error) if unreadable == Unreadable::IsDamage => {
+                Err(FieldError::new("file", error, "one that can be read"))
+            }
+            read => read?,
+        };
+        match read {
             Ok(found) => {
                 let better = best.as_ref().is_none_or(|(frames, _)| found.0 > *frames);
                 if better {
@@ -380,5 +395,9 @@ pub(crate) fn read_file(dir: &dyn Dir, name: &str, len_max: u64) -> std::io::Res
 /// Whether at least one copy of a generation begins with a sound edit.
 pub(crate) fn generation_is_sound(dir: &dyn Dir, generation: u64) -> Result<bool> {
     let mut report = ManifestReport::default();
-    Ok(read_generation(dir, generation, &mut report)?.is_some())
+    Ok(read_generation(dir, generation, Unreadable::IsError, &mut report)?.is_some())
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -275,6 +275,9 @@ pub(crate) fn seal_op(id: u32, facts: &SealedFacts) -> Op {
 }
 
 #[cfg(test)]
+mod set_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

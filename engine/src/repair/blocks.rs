@@ -39,6 +39,7 @@ pub(super) fn walk_archive(
         dead,
         next_ordinal: 0,
         missing: 0,
+        raw_patience: image.len.saturating_mul(2),
     };
     let end = footer.as_ref().map_or(at, |footer| footer.data_end);
     walk.blocks(end, each);
@@ -78,6 +79,9 @@ struct Walk<'a> {
     dead: Option<&'a DeadBitmap>,
     next_ordinal: u32,
     missing: u64,
+    /// Bytes of raw values that may still be read: each value lies in the file once, but entries
+    /// that somebody forged may all name the same one.
+    raw_patience: u64,
 }
 
 impl Walk<'_> {
@@ -140,7 +144,7 @@ impl Walk<'_> {
                     self.miss(ordinal.saturating_add(1));
                     continue;
                 }
-                match sound(self.image, walk.key(), &entry) {
+                match sound(self.image, walk.key(), &entry, &mut self.raw_patience) {
                     Ok(sound) => {
                         self.miss(ordinal);
                         self.next_ordinal = ordinal.saturating_add(1);
@@ -154,13 +158,22 @@ impl Walk<'_> {
     }
 }
 
-fn sound<'a>(image: &'a Image, sort_key: &'a [u8], entry: &Entry<'a>) -> Decoded<Sound<'a>> {
+fn sound<'a>(
+    image: &'a Image,
+    sort_key: &'a [u8],
+    entry: &Entry<'a>,
+    patience: &mut u64,
+) -> Decoded<Sound<'a>> {
     let (incarnation, key) = split_sort_key(sort_key)?;
     let value = match entry.value {
         EntryValue::Inline(bytes) => bytes,
-        EntryValue::Raw { len, offset, .. } => image
-            .slice(offset, u64::from(len))
-            .ok_or_else(|| FieldError::new("raw value", offset, "a place inside the file"))?,
+        EntryValue::Raw { len, offset, .. } => {
+            let left = patience.checked_sub(u64::from(len));
+            *patience = left.ok_or_else(|| FieldError::new("raw values", "more", "the file"))?;
+            image
+                .slice(offset, u64::from(len))
+                .ok_or_else(|| FieldError::new("raw value", offset, "a place inside the file"))?
+        }
     };
     let (seq, deadline_ms, body_crc) = (entry.seq, entry.deadline_ms, entry.body_crc);
     let record = ColdRecord { incarnation, key, seq, deadline_ms, body_crc, value };

@@ -116,8 +116,11 @@ fn trailer_entries(image: &Image, footer: Option<&SegmentFooter>) -> Option<Vec<
     let FileState::SealedSegment(facts) = image.state else { return None };
     let end = facts.len.checked_sub(SEGMENT_FOOTER_LEN as u64)?;
     let mut offset = SEGMENT_HEADER_LEN as u64;
-    while offset < end {
+    // What looks like a trailer and is none costs its checksum; a file made of such is given up.
+    let mut patience = image.len.saturating_mul(64);
+    while offset < end && patience > 0 {
         if image.slice(offset, 8).is_some_and(|bytes| bytes == TRAILER_MAGIC) {
+            patience = patience.saturating_sub((end - offset) * 8);
             // Its length is known but for the padding in front of the footer.
             let found =
                 (0..8).find_map(|padding| sound(offset, (end - offset).checked_sub(padding)?));

@@ -15,7 +15,7 @@ use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::hash::HashSeed;
 use crate::ids::Seq;
 use crate::limits::{ARCHIVE_LEN_MAX, SEGMENT_FILE_LEN_MAX};
-use crate::manifest::log::{parse_name, read_file, read_newest};
+use crate::manifest::log::{Unreadable, parse_name, read_file, read_newest};
 use crate::manifest::{FileSet, FileState};
 use crate::options::Options;
 use crate::repair::Find;
@@ -23,7 +23,6 @@ use crate::repair::blocks::walk_archive;
 use crate::repair::image::{DOING, Image};
 use crate::repair::journal::JournalScan;
 use crate::repair::log::walk_segment;
-use crate::vfs::os::OsVfs;
 use crate::vfs::{Dir, EntryKind, Vfs};
 
 const BITS_LEN_MAX: u64 = 1 << 30;
@@ -45,7 +44,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
-        let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+        let vfs = options.files();
         let dir = vfs.open_dir(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 Error::Foreign { path: path.to_path_buf(), reason: "no directory is there".into() }
@@ -53,7 +52,7 @@ impl Source {
             _ => Error::io("open store", path, error),
         })?;
         let mut damage = Vec::new();
-        let set = match read_newest(&*dir) {
+        let set = match read_newest(&*dir, Unreadable::IsDamage) {
             Ok(Some((set, _))) => Some(set),
             Ok(None) => None,
             Err(Error::Damaged { damage: found, .. }) => {
@@ -159,7 +158,7 @@ impl Source {
         }
     }
 
-    /// Maps a file, unless its header says that it is another one.
+    /// Takes a file, unless its header says that it is another one.
     fn image(
         &mut self,
         dir: &dyn Dir,
@@ -173,8 +172,12 @@ impl Source {
         if len == 0 || len > max {
             return Err(std::io::Error::other(format!("{len} bytes long")));
         }
-        let map = file.map(len, len)?;
+        let (map, unreadable) = Image::read(&*file, len)?;
         let image = Image::new(id, name, state, len, map);
+        if let Some((first, count)) = unreadable {
+            let found = format_args!("{count} that the device does not give back").to_string();
+            self.damage.push(image.damage(first, FieldError::new("bytes", found, "all of them")));
+        }
         if let Some((store, own)) = identity(image.rest(0), state)
             && (store != self.store || own != id)
         {

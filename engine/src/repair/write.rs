@@ -18,8 +18,6 @@ use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::write::{Guard, Mutation, Outcome};
 use crate::verify::{VerifyOptions, verify};
-use crate::vfs::Vfs;
-use crate::vfs::os::OsVfs;
 
 /// The store that is being filled.
 pub(super) struct Writer<'c> {
@@ -36,7 +34,7 @@ impl<'c> Writer<'c> {
         source: &Source,
         catalog: &'c mut Catalog,
     ) -> Result<Self> {
-        let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+        let vfs = options.files();
         let io = |doing| move |error| Error::io(doing, into, error);
         let dir = vfs.create_dir(into).map_err(io("create store"))?;
         if let Some(other) = dir.list().map_err(io("list directory"))?.first() {

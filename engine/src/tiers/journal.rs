@@ -20,6 +20,10 @@ use crate::warm::active::{SegmentWriter, walk_range, walk_records};
 use crate::warm::recover::{Run, Scan, scan};
 use crate::warm::segment::{Segment, open_mapped};
 
+/// An attached segment is read for at most so many attach records: one names it, unless somebody
+/// forged others.
+const ATTACHED_TRIES_MAX: u32 = 8;
+
 /// Segments of the journal that are kept, each with the ranges that are kept of it.
 type Kept<'t> = Vec<(&'t Tail, Vec<Range<u64>>)>;
 
@@ -106,9 +110,11 @@ impl Opened {
         attached: &BTreeMap<u32, Arc<Segment>>,
     ) -> Result<Vec<Tail>> {
         let journals = self.open_all(set, SegmentKind::Journal)?;
+        let mut tries = BTreeMap::new();
         let tail = |segment: Arc<Segment>| {
-            let scan =
-                scan(&segment, |record, previous| check_attached(record, previous, attached));
+            let scan = scan(&segment, |record, previous| {
+                check_attached(record, previous, attached, &mut tries)
+            });
             Tail { segment, scan }
         };
         Ok(journals.into_values().map(tail).collect())
@@ -204,8 +210,8 @@ impl Opened {
                 self.copy_sealed(other, std::slice::from_ref(&all), created_ms, ops)?;
             }
         }
+        let keyspaces = self.manifest.read(|set| set.keyspaces.clone());
         for (ended, next, seq) in clears.into_iter().flatten() {
-            let keyspaces = self.manifest.read(|set| set.keyspaces.clone());
             let known = keyspaces.values().find(|keyspace| {
                 keyspace.incarnation == ended || clears_since(ops, &keyspace.name) == Some(ended)
             });
@@ -321,6 +327,7 @@ fn check_attached(
     record: &Record<'_>,
     previous: Option<Seq>,
     attached: &BTreeMap<u32, Arc<Segment>>,
+    tries: &mut BTreeMap<u32, u32>,
 ) -> Option<Seq> {
     let (id, count, records_end) = attach_fields(record)?;
     let segment = attached.get(&id)?;
@@ -331,16 +338,20 @@ fn check_attached(
     if planted(Canary::NoLengthCheck) {
         return Some(first);
     }
+    let tried = tries.entry(id).or_default();
+    *tried += 1;
+    if *tried > ATTACHED_TRIES_MAX {
+        return None;
+    }
     let mut expected = first;
     let walked = walk_records(segment, records_end, |offset, record| {
-        segment.check_body(u64::from(offset), record)?;
         if record.header.seq != expected {
             let found = record.header.seq.0;
             let error = FieldError::new("seq", found, expected.0);
             return Err(segment.damage("read attached record", u64::from(offset), error).into());
         }
         expected = expected.next();
-        Ok(())
+        Ok(segment.check_body(u64::from(offset), record)?)
     });
     (walked.is_ok() && expected == record.header.seq.next()).then_some(first)
 }

@@ -26,7 +26,7 @@ use crate::tiers::{Counters, Extra, FilePages, Maintenance, Tiers};
 use crate::value::pins::Pins;
 use crate::vfs::clock::{Clock, SystemTime};
 use crate::vfs::map::anon::ForkMark;
-use crate::vfs::os::{self, OsVfs};
+use crate::vfs::os;
 use crate::vfs::{Dir, Vfs, memory};
 use crate::warm::account::SegmentAccount;
 use crate::warm::active::SegmentWriter;
@@ -41,7 +41,7 @@ impl Tiers {
     /// Opens or creates a store.
     pub(crate) fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
         options.check()?;
-        let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+        let vfs = options.files();
         Self::open_on(&*vfs, path, options)
     }
 

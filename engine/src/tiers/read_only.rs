@@ -13,11 +13,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::segment::SegmentKind;
 use crate::limits::SEGMENT_FILE_LEN_MAX;
-use crate::manifest::log::{FILE_LEN_MAX, parse_name, read_newest};
+use crate::manifest::log::{FILE_LEN_MAX, Unreadable, parse_name, read_newest};
 use crate::manifest::{FileSet, FileState};
 use crate::options::{OpenPolicy, Options};
 use crate::tiers::Tiers;
-use crate::vfs::os::OsVfs;
 use crate::vfs::overlay::{OverlayDir, OverlayVfs};
 use crate::vfs::{Dir, Vfs};
 
@@ -28,7 +27,7 @@ impl Tiers {
     /// Opens a store that must be there, as of now.
     pub(crate) fn open_read_only(path: &Path, options: &Options) -> Result<Arc<Self>> {
         options.check()?;
-        let vfs = options.vfs.clone().unwrap_or_else(|| Arc::new(OsVfs) as Arc<dyn Vfs>);
+        let vfs = options.files();
         let strict = options.clone().open_policy(OpenPolicy::Strict);
         let mut seen = String::new();
         for _ in 1..ATTEMPTS_MAX {
@@ -82,7 +81,7 @@ fn freeze_all(overlay: &OverlayDir, path: &Path) -> Result<()> {
             freeze(overlay, &entry.name, FILE_LEN_MAX)?;
         }
     }
-    let Some((set, _)) = read_newest(overlay)? else {
+    let Some((set, _)) = read_newest(overlay, Unreadable::IsError)? else {
         return Err(no_store(path, "no manifest is there"));
     };
     for kind in [SegmentKind::Journal, SegmentKind::Attached] {

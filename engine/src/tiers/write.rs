@@ -200,7 +200,7 @@ impl Tiers {
         mutations: &[Mutation<'_>],
         guard: Guard<'_>,
         len: u64,
-        attached: Option<&mut Prepared>,
+        mut attached: Option<&mut Prepared>,
     ) -> Result<Outcome> {
         // Behind the lock: what is appended after closing sealed the journal would be lost.
         self.check_open()?;
@@ -220,14 +220,24 @@ impl Tiers {
             self.roll(append, room)?;
         }
         append.active.make_room(room)?;
-        let (slot, offsets) = match attached {
+        let (slot, offsets) = match attached.as_deref_mut() {
             Some(prepared) => self.store_attached(append, mutations, prepared),
             None => self.store_inline(append, mutations),
         };
+        self.check_stored(append, attached.as_deref())?;
         self.enter(append, mutations, slot, &offsets)?;
         self.note_written(append, room);
         bump(&self.counters.user_bytes, len);
         Ok(Outcome::Done(append.last_seq))
+    }
+
+    /// Where files are not mapped a store may fail. What follows it could not be told from a tail,
+    /// so nothing follows.
+    fn check_stored(&self, append: &Append, attached: Option<&Prepared>) -> Result<()> {
+        let of_body = attached.map_or(Ok(()), |prepared| prepared.writer.stored());
+        of_body
+            .and_then(|()| append.active.stored())
+            .inspect_err(|error| self.flusher.poison(error))
     }
 
     pub(crate) fn note_written(&self, append: &mut Append, len: u64) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::cold::ArchiveEntry;
 use crate::format::cursor::FieldError;
 use crate::format::deadbits::DeadBits;
-use crate::manifest::log::{read_file, read_newest};
+use crate::manifest::log::{Unreadable, read_file, read_newest};
 use crate::manifest::{FileSet, FileState};
 use crate::verify::Run;
 use crate::warm::segment::Segment;
@@ -31,7 +31,7 @@ impl Run<'_> {
         let _moving = tiers.maintenance.lock();
         let set = loop {
             let before = tiers.manifest.read(Clone::clone);
-            let read = read_newest(&*tiers.dir);
+            let read = read_newest(&*tiers.dir, Unreadable::IsError);
             if tiers.manifest.read(|now| now.files == before.files) {
                 self.compare_manifest(&before, read.map(|found| found.map(|(set, _)| set)));
                 break before;

@@ -40,7 +40,7 @@ use crate::vfs::map::anon::{AnonMap, AnonMemory, LINE_LEN, prefetch_line};
 use crate::vfs::published::Published;
 
 /// Hears of every store through a map. The simulated disk uses it to see bytes that no call of
-/// `File` carried.
+/// `File` carried, and files that are not mapped to write them.
 pub(crate) trait StoreObserver: Send + Sync {
     /// `bytes` were stored at `offset`. Called on the storing thread, after the copy.
     fn stored(&self, offset: u64, bytes: &[u8]);
@@ -101,16 +101,30 @@ impl Map {
     }
 
     /// Memory that starts with `initial` and zeros, all of `initial` published.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn anonymous(
         capacity: u64,
         initial: &[u8],
         observer: Option<Arc<dyn StoreObserver>>,
     ) -> io::Result<Arc<Self>> {
+        Self::filled(capacity, initial.len() as u64, observer, |bytes| {
+            bytes.copy_from_slice(initial);
+            Ok(())
+        })
+    }
+
+    /// Memory of which `fill` writes the first `published` bytes, and zeros.
+    pub(crate) fn filled(
+        capacity: u64,
+        published: u64,
+        observer: Option<Arc<dyn StoreObserver>>,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Arc<Self>> {
         let mut area = AnonMap::new(checked_len(capacity)?, false)?;
-        let head = area.as_mut_slice().get_mut(..initial.len());
-        head.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(initial);
+        let head = area.as_mut_slice().get_mut(..checked_len(published)?);
+        fill(head.ok_or(io::ErrorKind::InvalidInput)?)?;
         let AnonMap { base, len_bytes, memory } = area;
-        Ok(Self::over(base, len_bytes, initial.len() as u64, Memory::Anon(memory), observer))
+        Ok(Self::over(base, len_bytes, published, Memory::Anon(memory), observer))
     }
 
     fn over(
@@ -353,15 +367,6 @@ impl MapWriter {
 impl Drop for MapWriter {
     fn drop(&mut self) {
         self.map.writing.store(false, Ordering::Release);
-    }
-}
-
-/// Asks the processor for the memory of `items`, without waiting for it.
-#[inline]
-pub(crate) fn prefetch_items<T>(items: &[T]) {
-    let start = items.as_ptr().cast::<u8>();
-    for at in (0..size_of_val(items)).step_by(LINE_LEN) {
-        prefetch_line(start.wrapping_add(at));
     }
 }
 

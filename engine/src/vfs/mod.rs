@@ -23,6 +23,8 @@ pub(crate) mod overlay;
 pub(crate) mod published;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod sim;
+pub(crate) mod unmapped;
+pub(crate) mod view;
 
 use std::fmt::Debug;
 use std::io;
@@ -137,4 +139,13 @@ pub trait File: Send + Sync + Debug {
     /// `published` bytes may be read through the map at once, and must lie inside the file.
     #[cfg_attr(feature = "testing", expect(private_interfaces, reason = "a map is opaque outside"))]
     fn map(&self, capacity: u64, published: u64) -> io::Result<Arc<Map>>;
+    /// Whether `map` maps the file; else it answers memory that the file was read into.
+    fn is_mapped(&self) -> bool {
+        true
+    }
+    /// Fails when a store through a map of it did not reach the file, however long ago. A map of
+    /// the file itself has no such stores.
+    fn stored(&self) -> io::Result<()> {
+        Ok(())
+    }
 }

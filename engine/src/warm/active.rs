@@ -206,6 +206,11 @@ impl SegmentWriter {
         self.map.publish(self.tail);
     }
 
+    /// Fails when something that was stored did not reach the file.
+    pub(crate) fn stored(&self) -> Result<()> {
+        self.segment.file.stored().map_err(|error| self.io("write segment", error))
+    }
+
     /// Makes everything that was stored durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.segment.file.sync().map_err(|error| self.io("sync segment", error))

@@ -160,6 +160,15 @@ pub(super) fn prefetch_line(address: *const u8) {
 #[inline]
 pub(super) fn prefetch_line(_address: *const u8) {}
 
+/// Asks the processor for the memory of `items`, without waiting for it.
+#[inline]
+pub(crate) fn prefetch_items<T>(items: &[T]) {
+    let start = items.as_ptr().cast::<u8>();
+    for at in (0..size_of_val(items)).step_by(LINE_LEN) {
+        prefetch_line(start.wrapping_add(at));
+    }
+}
+
 /// Bytes of a page of this system.
 pub(crate) fn page_len() -> usize {
     if cfg!(miri) { 4096 } else { rustix::param::page_size() }

@@ -1,7 +1,7 @@
 //! What walks ask of the order and what they tell it: the tags of leaves, and where records were
 //! found. Knows what is in a tree; knows nothing of records.
 
-use crate::vfs::map::prefetch_items;
+use crate::vfs::map::anon::prefetch_items;
 use crate::warm::index::fence::Fence;
 use crate::warm::index::leaf::{Hint, Leaf, LeafEntry};
 use crate::warm::index::order::{KeySource, OrderIndex, Tagged};
