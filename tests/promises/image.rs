@@ -151,3 +151,24 @@ fn an_image_that_is_missing_damaged_or_of_another_time_changes_nothing_but_the_t
         std::fs::remove_dir_all(&copy).unwrap();
     }
 }
+
+#[test]
+fn what_a_snapshot_kept_of_a_cleared_keyspace_is_dead_when_the_image_is_opened() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("db");
+    let (db, ks) = open(&path);
+    let mut random = Random::from_environment(23);
+    change(&ks, &mut Model::new(), &mut random);
+    let snapshot = db.snapshot();
+    ks.clear().unwrap();
+    let mut model = Model::new();
+    change(&ks, &mut model, &mut random);
+    assert_exact(&db);
+    db.close().unwrap();
+    drop((snapshot, ks, db));
+    assert!(image_of(&path).is_some());
+    let (db, ks) = open(&path);
+    assert!(db.stats().index_image);
+    assert_exact(&db);
+    assert_same(&ks, &model);
+}

@@ -352,12 +352,14 @@ impl Opened {
                 None
             }
         });
+        let current = set.keyspaces.values().map(|keyspace| keyspace.incarnation).collect();
         let recovered = if let Some((image, restored)) = restored {
-            let Restored { index, writer, accounts } = restored;
+            let Restored { index, writer, mut accounts } = restored;
+            // A snapshot that was held at the close kept what nobody sees any more.
+            accounts.iter_mut().flatten().for_each(|account| account.keep_only(&current));
             self.report.index_image = true;
             Recovered { index, writer, table, accounts, cold, image: Some(image) }
         } else {
-            let current = set.keyspaces.values().map(|keyspace| keyspace.incarnation).collect();
             let Rebuilt { index, writer, accounts, damage } = rebuild(&table, bits, &current)?;
             self.report.damage.extend(damage);
             Recovered { index, writer, table, accounts, cold, image: None }

@@ -1,7 +1,7 @@
 //! What the records of one segment amount to: live, tombstones, dead, by keyspace and deadline.
 //! Knows bytes and counts; knows nothing of where they are or why they died.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::format::deadline::deadline_class_end;
 use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind};
@@ -193,6 +193,13 @@ impl SegmentAccount {
         self.last = 0;
         self.damaged.retain(|_, weight| weight.incarnation != incarnation);
         cleared
+    }
+
+    /// All records of incarnations that are none of these are dead.
+    pub(crate) fn keep_only(&mut self, current: &HashSet<u32>) {
+        self.groups.retain(|group| current.contains(&group.incarnation.0));
+        self.last = 0;
+        self.damaged.retain(|_, weight| current.contains(&weight.incarnation.0));
     }
 
     pub(crate) fn groups(&self) -> &[Group] {
