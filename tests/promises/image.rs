@@ -165,7 +165,7 @@ fn what_a_snapshot_kept_of_a_cleared_keyspace_is_dead_when_the_image_is_opened()
     change(&ks, &mut model, &mut random);
     assert_exact(&db);
     db.close().unwrap();
-    drop((snapshot, ks, db));
+    drop((snapshot, ks));
     assert!(image_of(&path).is_some());
     let (db, ks) = open(&path);
     assert!(db.stats().index_image);
