@@ -60,6 +60,9 @@ impl Tiers {
             }
         }
         let idle = matches!(result, Ok(Step::Idle));
+        if idle {
+            self.lend_scratch();
+        }
         self.measure_space();
         self.watch_handles();
         self.sample_classes();
@@ -163,7 +166,7 @@ impl Tiers {
         if victims.is_empty() {
             return self.seal_for_demotion();
         }
-        self.reclaim(maintenance, &victims, Aim::Demote)?;
+        self.move_from(maintenance, &victims, Aim::Demote)?;
         Ok(Step::Worked)
     }
 
@@ -200,7 +203,7 @@ impl Tiers {
             .map(|candidate| Arc::clone(&candidate.segment))
             .collect();
         if !worthless.is_empty() {
-            self.reclaim(maintenance, &worthless, Aim::Clean)?;
+            self.move_from(maintenance, &worthless, Aim::Clean)?;
             return Ok(Step::Worked);
         }
         if warm <= garbage_bound(live) {
@@ -224,8 +227,19 @@ impl Tiers {
         if victims.is_empty() {
             return self.seal_early(live);
         }
-        self.reclaim(maintenance, &victims, Aim::Clean)?;
+        self.move_from(maintenance, &victims, Aim::Clean)?;
         Ok(Step::Worked)
+    }
+
+    /// Reclaims victims with the memory that movement has for it.
+    fn move_from(
+        &self,
+        maintenance: &mut Maintenance,
+        victims: &[Arc<Segment>],
+        aim: Aim,
+    ) -> Result<()> {
+        self.take_scratch();
+        self.reclaim(maintenance, victims, aim)
     }
 
     /// Rolls a journal over that is mostly garbage, or idle while the log is over its bound.
@@ -291,7 +305,7 @@ impl Tiers {
         let candidates = self.candidates(&mut self.append.lock(), &maintenance);
         let victims: Vec<_> = candidates.into_iter().map(|candidate| candidate.segment).collect();
         if !victims.is_empty() {
-            self.reclaim(&mut maintenance, &victims, Aim::Demote)?;
+            self.move_from(&mut maintenance, &victims, Aim::Demote)?;
         }
         drop(maintenance);
         self.measure_space();
@@ -311,7 +325,7 @@ impl Tiers {
         let mut maintenance = self.maintenance.lock();
         let candidates = self.candidates(&mut self.append.lock(), &maintenance);
         for candidate in candidates.iter().filter(|c| c.garbage_percent() >= GARBAGE_PERCENT_MIN) {
-            self.reclaim(&mut maintenance, &[Arc::clone(&candidate.segment)], Aim::Clean)?;
+            self.move_from(&mut maintenance, &[Arc::clone(&candidate.segment)], Aim::Clean)?;
         }
         drop(maintenance);
         self.measure_space();

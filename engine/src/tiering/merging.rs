@@ -105,6 +105,7 @@ impl Tiers {
         now_ms: u64,
     ) -> Result<()> {
         let _span = tracing::debug_span!("merge", archives = victims.len()).entered();
+        self.take_scratch();
         let id = self.manifest.next_file();
         self.manifest.commit(&vec![Op::DraftArchive { id }])?;
         let made = match self.write_merged(id, victims, now_ms) {

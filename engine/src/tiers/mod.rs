@@ -121,6 +121,9 @@ pub(crate) struct Extra {
     pub statistics_len: AtomicU64,
     /// Bytes of garbage over its bound.
     pub garbage_over: AtomicU64,
+    /// When movement last took its share of the memory, and whether the hot tier has it since.
+    pub scratch_taken_ms: AtomicU64,
+    pub scratch_lent: AtomicBool,
 }
 
 /// Whether the log is longer than the memory that the system has for pages of files: then warm

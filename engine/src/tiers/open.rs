@@ -36,6 +36,9 @@ use crate::warm::versions::VersionTable;
 
 /// How often the system is asked for the memory that it has for pages of files.
 const PAGES_ASKED_EVERY_MS: u64 = 2000;
+/// How long movement rests before the hot tier gets its share of the memory: what is lent is taken
+/// back by evicting, which is not worth it for a moment.
+const SCRATCH_REST_MS: u64 = 5000;
 
 impl Tiers {
     /// Opens or creates a store.
@@ -130,8 +133,27 @@ impl Tiers {
             + self.versions.charged_len()
             + self.changes.charged_len()
             + self.cold.load().anonymous_len();
-        let rest = self.options.memory_budget.saturating_sub(taken + self.scratch().len());
+        let lent = self.extra.scratch_lent.load(Ordering::Relaxed);
+        let scratch = self.scratch();
+        let scratch = if lent { scratch.resting_len() } else { scratch.len() };
+        let rest = self.options.memory_budget.saturating_sub(taken + scratch);
         self.hot.set_budget(rest.max(64 << 10));
+    }
+
+    /// Takes movement's share of the memory back from the hot tier, before movement uses it.
+    pub(crate) fn take_scratch(&self) {
+        self.extra.scratch_taken_ms.store(self.clock.monotonic_ms().max(1), Ordering::Relaxed);
+        if self.extra.scratch_lent.swap(false, Ordering::Relaxed) {
+            self.fit_memory();
+        }
+    }
+
+    /// Lets the hot tier have it once movement has rested for a while. Under the lock of movement,
+    /// as taking it back is.
+    pub(crate) fn lend_scratch(&self) {
+        let taken = self.extra.scratch_taken_ms.load(Ordering::Relaxed);
+        let rested = taken == 0 || self.clock.monotonic_ms() > taken + SCRATCH_REST_MS;
+        self.extra.scratch_lent.store(rested, Ordering::Relaxed);
     }
 }
 

@@ -24,9 +24,15 @@ impl Scratch {
         Self { budget: memory_budget, len }
     }
 
-    /// All of it: the hot tier leaves so much alone.
+    /// All of it: the hot tier leaves so much alone while movement works.
     pub(crate) fn len(self) -> u64 {
         self.len
+    }
+
+    /// What stays with movement while it rests; the hot tier uses the rest meanwhile. What a
+    /// program's allocator keeps of what movement gave back lies in it.
+    pub(crate) fn resting_len(self) -> u64 {
+        self.len / 4
     }
 
     /// Records of one batch of cleaning or demotion.
