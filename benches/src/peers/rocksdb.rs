@@ -58,7 +58,7 @@ impl Engine for Rocks {
         for (key, value) in pairs {
             batch.put(key, value);
         }
-        Ok(self.db.write_opt(&batch, &self.write)?)
+        Ok(self.db.write_opt(batch, &self.write)?)
     }
 
     fn delete_all(&self, keys: &[Key]) -> Outcome<()> {
@@ -66,7 +66,7 @@ impl Engine for Rocks {
         for key in keys {
             batch.delete(key);
         }
-        Ok(self.db.write_opt(&batch, &self.write)?)
+        Ok(self.db.write_opt(batch, &self.write)?)
     }
 
     fn sync(&self) -> Outcome<()> {
