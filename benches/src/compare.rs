@@ -4,9 +4,11 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
+use terrace_benches::workload::VALUE_LEN;
 
 use crate::cgroup::Cgroup;
 use crate::engine::Outcome;
@@ -14,6 +16,7 @@ use crate::figures::Figures;
 use crate::group::Group;
 use crate::group::opening::READY;
 use crate::group::reads::limited_data_bytes;
+use crate::growth;
 use crate::peers::{self, Named};
 use crate::report::{self, Run};
 
@@ -49,6 +52,13 @@ pub(crate) struct CompareArgs {
     /// Cache bytes of each engine, in MiB.
     #[arg(long)]
     pub cache_mib: Option<u64>,
+    /// How cost grows instead: Terrace, or the engines named, over numbers of keys and lengths of
+    /// values; under ten minutes.
+    #[arg(long)]
+    pub growth: bool,
+    /// Minutes after which no further group of rows begins; the report says what was left out.
+    #[arg(long, default_value_t = 30)]
+    pub minutes: u64,
     /// Only these engines, by name.
     #[arg(long, value_delimiter = ',')]
     pub engines: Vec<String>,
@@ -67,6 +77,7 @@ pub(crate) struct CompareArgs {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     pub keys: u64,
+    pub value_len: usize,
     pub ops: u64,
     pub repetitions: u64,
     pub cache_bytes: u64,
@@ -78,6 +89,7 @@ impl CompareArgs {
             if self.quick { (200_000, 200_000, 1, 256) } else { (1_000_000, 1_000_000, 3, 512) };
         Sizes {
             keys: self.keys.unwrap_or(keys).max(1000),
+            value_len: VALUE_LEN,
             ops: self.ops.unwrap_or(ops).max(1000),
             repetitions: self.repetitions.unwrap_or(repetitions).max(1),
             cache_bytes: self.cache_mib.unwrap_or(cache) << 20,
@@ -100,15 +112,12 @@ pub(crate) fn run(args: &CompareArgs) -> Outcome<()> {
     if stores.is_empty() && caches.is_empty() {
         return Err("this build has none of the engines named".into());
     }
+    if args.growth {
+        return growth::run(args);
+    }
     std::fs::create_dir_all(&args.dir)?;
     let scratch = tempfile::tempdir_in(&args.dir)?;
-    let mut session = Session {
-        sizes: args.sizes(),
-        scratch: scratch.path().to_path_buf(),
-        figures: Figures::default(),
-        failures: Vec::new(),
-        limit: limited(args),
-    };
+    let mut session = Session::new(args, scratch.path(), limited(args));
     for repetition in 0..session.sizes.repetitions {
         for &group in GROUPS.iter().filter(|&&group| args.wants_group(group)) {
             session.turn(group, &stores, repetition);
@@ -121,7 +130,16 @@ pub(crate) fn run(args: &CompareArgs) -> Outcome<()> {
         }
     }
     let Session { sizes, figures, failures, .. } = session;
-    let run = Run { sizes, stores, caches, figures, failures };
+    let what = format!(
+        "{} keys of 24 bytes with values of {} bytes, {} operations a row, {} repetitions, caches \
+         of {} MiB.",
+        sizes.keys,
+        sizes.value_len,
+        sizes.ops,
+        sizes.repetitions,
+        sizes.cache_bytes >> 20
+    );
+    let run = Run { what, sizes, stores, caches, figures, failures };
     println!("{}", report::write(&run, &args.out)?);
     Ok(())
 }
@@ -136,15 +154,38 @@ fn limited(args: &CompareArgs) -> Outcome<Cgroup> {
 }
 
 /// A run under way.
-struct Session {
-    sizes: Sizes,
+pub(crate) struct Session {
+    pub sizes: Sizes,
     scratch: PathBuf,
-    figures: Figures,
-    failures: Vec<String>,
+    pub figures: Figures,
+    pub failures: Vec<String>,
     limit: Outcome<Cgroup>,
+    begin: Instant,
+    time: Duration,
 }
 
 impl Session {
+    pub(crate) fn new(args: &CompareArgs, scratch: &Path, limit: Outcome<Cgroup>) -> Self {
+        Self {
+            sizes: args.sizes(),
+            scratch: scratch.to_path_buf(),
+            figures: Figures::default(),
+            failures: Vec::new(),
+            limit,
+            begin: Instant::now(),
+            time: Duration::from_secs(args.minutes.saturating_mul(60)),
+        }
+    }
+
+    /// Whether there is no time for more; what is left out then is in the report.
+    pub(crate) fn is_late(&mut self, what: std::fmt::Arguments<'_>) -> bool {
+        let late = self.begin.elapsed() > self.time;
+        if late {
+            self.failures.push(format!("{what}: left out: the time was over"));
+        }
+        late
+    }
+
     /// One group on each engine in turn; another one begins in each repetition.
     fn turn(&mut self, group: Group, engines: &[Named], repetition: u64) {
         let count = engines.len();
@@ -155,22 +196,35 @@ impl Session {
             }
             return;
         }
+        if self.is_late(format_args!("{group:?}, repetition {}", repetition + 1)) {
+            return;
+        }
         for i in 0..count {
             let Some((name, _)) = engines.get((first + i) % count) else { continue };
-            eprintln!("repetition {} {group:?} {name}", repetition + 1);
-            if let Err(error) = self.measure(group, name, repetition) {
-                eprintln!("  {error}");
-                self.failures.push(format!("{group:?} {name}: {error}"));
-            }
+            self.try_measure(group, name, name, repetition);
         }
     }
 
-    /// One process.
-    fn measure(&mut self, group: Group, engine: &str, repetition: u64) -> Outcome<()> {
+    /// One process, its figures under `label`; a failure is noted.
+    pub(crate) fn try_measure(&mut self, group: Group, engine: &str, label: &str, repetition: u64) {
+        eprintln!("repetition {} {group:?} {label}", repetition + 1);
+        if let Err(error) = self.measure(group, engine, label, repetition) {
+            eprintln!("  {error}");
+            self.failures.push(format!("{group:?} {label}: {error}"));
+        }
+    }
+
+    fn measure(
+        &mut self,
+        group: Group,
+        engine: &str,
+        label: &str,
+        repetition: u64,
+    ) -> Outcome<()> {
         let own = if group.shares_directory() { "main" } else { "own" };
         let dir = self.scratch.join(engine).join(own);
         let mut child = self.command(group, engine, &dir, repetition)?.spawn()?;
-        let killed = self.read(&mut child, engine)?;
+        let killed = self.read(&mut child, label)?;
         if killed {
             // `kill` sends SIGKILL: the row is about what that leaves.
             child.kill()?;
@@ -205,6 +259,7 @@ impl Session {
         command
             .args(["--engine", engine, "--group", &name.unwrap_or_default()])
             .args(["--keys", &sizes.keys.to_string(), "--ops", &sizes.ops.to_string()])
+            .args(["--value-len", &sizes.value_len.to_string()])
             .args(["--cache-bytes", &cache_bytes.to_string()])
             .args(["--seed", &(repetition + 1).to_string()])
             .arg("--dir")
@@ -235,6 +290,6 @@ impl Session {
 }
 
 /// Removes a store that was measured. What stays is gone with the scratch directory.
-fn remove(dir: &Path) {
+pub(crate) fn remove(dir: &Path) {
     let _left = std::fs::remove_dir_all(dir);
 }

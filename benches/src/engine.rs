@@ -59,6 +59,11 @@ pub(crate) trait Engine: Sync {
         Vec::new()
     }
 
+    /// The share of all reads so far that its own cache of records answered, where it tells.
+    fn hot_share(&self) -> Option<f64> {
+        None
+    }
+
     /// A view to read from: of one thread, as of now or later.
     fn reader(&self) -> Outcome<Box<dyn Reader + '_>>;
 

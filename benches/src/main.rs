@@ -9,6 +9,7 @@ mod compare;
 mod engine;
 mod figures;
 mod group;
+mod growth;
 mod peers;
 mod report;
 

@@ -254,7 +254,9 @@ impl Db {
         Ok(self.tiers().step()? == crate::tiering::Step::Worked)
     }
 
-    /// Cleans the whole log now. Never needed: the store does it by itself.
+    /// Cleans the whole log now, and packs the archives as well as can be: about a tenth smaller
+    /// than demotion leaves them, for some 10 MB a second of one core. Never needed: the store
+    /// cleans and merges by itself.
     pub fn compact(&self) -> Result<()> {
         self.tiers().check_open()?;
         self.tiers().compact()

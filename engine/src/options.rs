@@ -273,7 +273,7 @@ impl KeyspaceOptions {
         self
     }
 
-    /// The zstd level of this keyspace's archives, 1 to 19.
+    /// The zstd level of this keyspace's archives, 1 to 19. `compact` uses 15 if that is more.
     #[must_use]
     pub fn compression_level(mut self, level: i32) -> Self {
         self.compression_level = Some(level);

@@ -1,4 +1,4 @@
-//! Reads of records that are in memory: the hot tier beside `quick_cache` and `moka`.
+//! Reads of records that are in memory: the hot tier beside `quick_cache`, `moka` and `foyer`.
 //!
 //! `cargo run --release -p terrace-benches --features peers --bin hot [-- RECORDS]`
 //! prints nanoseconds a read as Markdown: 24-byte keys, 100-byte values, drawn uniformly, with one
@@ -18,7 +18,7 @@ use terrace::{KeyspaceOptions, Options};
 const VALUE: [u8; 100] = [7; 100];
 const READS: u32 = 2_000_000;
 const ROUNDS: usize = 5;
-const NAMES: [&str; 4] = ["quick_cache", "moka", "Terrace get_with", "Terrace get"];
+const NAMES: [&str; 5] = ["quick_cache", "moka", "foyer", "Terrace get_with", "Terrace get"];
 
 type Key = [u8; 24];
 type Read<'a> = Box<dyn Fn(&Key) -> bool + Sync + 'a>;
@@ -65,15 +65,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let capacity = count as usize * 2;
     let quick = quick_cache::sync::Cache::<Key, Arc<[u8]>>::new(capacity);
     let moka = moka::sync::Cache::<Key, Arc<[u8]>>::new(capacity as u64);
+    let foyer: foyer_memory::Cache<Key, Arc<[u8]>> =
+        foyer_memory::CacheBuilder::new(capacity).build();
     for number in 0..count {
         keyspace.put(key(number), VALUE)?;
         quick.insert(key(number), Arc::from(VALUE));
         moka.insert(key(number), Arc::from(VALUE));
+        foyer.insert(key(number), Arc::from(VALUE));
     }
     moka.run_pending_tasks();
     let reads: [Read<'_>; NAMES.len()] = [
         Box::new(|key| quick.get(key).is_some_and(|value| black_box(value.len()) == 100)),
         Box::new(|key| moka.get(key).is_some_and(|value| black_box(value.len()) == 100)),
+        Box::new(|key| foyer.get(key).is_some_and(|entry| black_box(entry.value().len()) == 100)),
         Box::new(|key| {
             let sum = keyspace.get_with(key, |value| black_box(value.len()) == 100);
             sum.is_ok_and(|same| same == Some(true))

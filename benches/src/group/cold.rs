@@ -5,9 +5,12 @@ use terrace_benches::workload::{KEY_LEN, TEXT_LEN, Texts, key};
 use crate::engine::{Outcome, Pair};
 use crate::group::{BATCH_LEN, Job, check, disk_bytes, emit, figure, median_rate};
 
+/// Most texts.
+const COUNT_MAX: u64 = 200_000;
+
 pub(crate) fn run(job: &Job) -> Outcome<()> {
     let texts = Texts::default();
-    let count = (job.keys / 5).max(10);
+    let count = (job.keys / 5).clamp(10, COUNT_MAX);
     let job = &Job { cache_bytes: count * TEXT_LEN as u64 / 8 + (4 << 20), ..job.clone() };
     let engine = job.open()?;
     let mut pairs: Vec<Pair> = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use terrace_benches::workload::{VALUE_LEN, fill_value, key};
+use terrace_benches::workload::{fill_value, key};
 
 use crate::engine::Outcome;
 use terrace_benches::process::anonymous_bytes;
@@ -13,10 +13,10 @@ pub(crate) fn run(job: &Job) -> Outcome<()> {
     let before = anonymous_bytes();
     let engine = job.open()?;
     let begin = Instant::now();
-    fill(&*engine, 0..job.keys)?;
+    fill(&*engine, 0..job.keys, job.value_len)?;
     emit("load", figure(job.keys) / begin.elapsed().as_secs_f64());
     let puts = rate(1, job.put_count(), |_, ops| {
-        let mut value = [0; VALUE_LEN];
+        let mut value = vec![0; job.value_len];
         for id in job.keys..job.keys + ops {
             fill_value(id, 0, &mut value);
             engine.put(&key(id), &value)?;

@@ -10,6 +10,7 @@ mod space;
 mod synced;
 mod ycsb;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread::ScopedJoinHandle;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use terrace_benches::workload::{Key, Numbers, VALUE_LEN, fill_value, is_value_of, key};
+use terrace_benches::workload::{Key, Numbers, fill_value, is_value_of, key};
 
 use crate::cgroup;
 use crate::engine::{Config, Engine, Outcome, Pair};
@@ -25,6 +26,9 @@ use crate::peers;
 
 /// Records that one batch writes or deletes.
 pub(crate) const BATCH_LEN: u64 = 1000;
+
+/// Bytes of values that one batch writes at most, however many records that are.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Slices of a row of reads.
 const SLICES: u64 = 50;
@@ -76,6 +80,9 @@ pub(crate) struct Job {
     /// Operations of a row.
     #[arg(long)]
     pub ops: u64,
+    /// Bytes of a value.
+    #[arg(long)]
+    pub value_len: usize,
     #[arg(long)]
     pub cache_bytes: u64,
     #[arg(long)]
@@ -183,13 +190,14 @@ fn numbers(job: &Job, thread: u64) -> Numbers {
 }
 
 /// Writes records of the main kind in batches.
-fn fill(engine: &dyn Engine, ids: std::ops::Range<u64>) -> Outcome<()> {
+fn fill(engine: &dyn Engine, ids: Range<u64>, value_len: usize) -> Outcome<()> {
     let mut pairs: Vec<Pair> = Vec::new();
+    let count_max = BATCH_LEN.min((BATCH_BYTES_MAX / value_len.max(1)).max(1) as u64);
     for id in ids.clone() {
-        let mut value = vec![0; VALUE_LEN];
+        let mut value = vec![0; value_len];
         fill_value(id, 0, &mut value);
         pairs.push((key(id), value));
-        if pairs.len() as u64 == BATCH_LEN || id + 1 == ids.end {
+        if pairs.len() as u64 == count_max || id + 1 == ids.end {
             engine.put_all(&pairs)?;
             pairs.clear();
         }

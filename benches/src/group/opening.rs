@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use terrace_benches::workload::{VALUE_LEN, fill_value, key};
+use terrace_benches::workload::{fill_value, key};
 
 use crate::engine::Outcome;
 use crate::group::{Job, emit, get};
@@ -14,7 +14,7 @@ pub(crate) const READY: &str = "ready";
 
 pub(crate) fn write_until_killed(job: &Job) -> Outcome<()> {
     let engine = job.open()?;
-    let mut value = [0; VALUE_LEN];
+    let mut value = vec![0; job.value_len];
     for id in 0..job.keys / 10 {
         fill_value(id, 1, &mut value);
         engine.put(&key(id), &value)?;

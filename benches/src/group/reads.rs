@@ -11,6 +11,8 @@ use crate::group::{BATCH_LEN, Job, check, emit, figure, get, median_rate, number
 const KEYS: u64 = 32;
 /// Records of one scan.
 const ROWS: u64 = 50;
+/// Most records of the limited row.
+const LIMITED_KEYS_MAX: u64 = 1_000_000;
 /// How long each pass of the limited row takes.
 const LIMITED_TIME: Duration = Duration::from_secs(3);
 /// Bytes of a value where memory is limited: the data shall be larger than what a process needs.
@@ -96,6 +98,7 @@ fn scan(job: &Job, engine: &dyn Engine, scans: u64) -> Outcome<f64> {
 
 /// Zipf gets where the data is four times the memory that the process may have.
 pub(crate) fn run_limited(job: &Job) -> Outcome<()> {
+    let job = &Job { keys: limited_keys(job.keys), ..job.clone() };
     let engine = job.open()?;
     let mut pairs: Vec<Pair> = Vec::new();
     for id in 0..job.keys {
@@ -113,6 +116,9 @@ pub(crate) fn run_limited(job: &Job) -> Outcome<()> {
     let zipf = Zipf::new(job.keys, THETA);
     for_a_while(job, &*engine, &zipf, 1)?;
     emit("limited_zipf", for_a_while(job, &*engine, &zipf, 2)?);
+    if let Some(share) = engine.hot_share() {
+        emit("limited_hot", share);
+    }
     Ok(())
 }
 
@@ -129,7 +135,12 @@ fn for_a_while(job: &Job, engine: &dyn Engine, zipf: &Zipf, pass: u64) -> Outcom
     Ok(figure(count) / begin.elapsed().as_secs_f64())
 }
 
+/// Records of the limited row: the data is ten times as long as that of the others.
+fn limited_keys(keys: u64) -> u64 {
+    keys.min(LIMITED_KEYS_MAX)
+}
+
 /// Bytes of data that `run_limited` writes.
 pub(crate) fn limited_data_bytes(keys: u64) -> u64 {
-    keys * (24 + LIMITED_VALUE_LEN as u64)
+    limited_keys(keys) * (24 + LIMITED_VALUE_LEN as u64)
 }

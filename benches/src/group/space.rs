@@ -12,14 +12,16 @@ const QUIET: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Bytes that a store may take before its records count.
 const CONSTANT: u64 = 4 << 20;
+/// Most records of these rows.
+const KEYS_MAX: u64 = 500_000;
 /// Times that everything is overwritten.
 const FOLD: u64 = 3;
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
-    let keys = (job.keys / 2).max(10);
+    let keys = (job.keys / 2).clamp(10, KEYS_MAX);
     let live = |count: u64| figure(count * (KEY_LEN + VALUE_LEN) as u64);
     let engine = job.open()?;
-    fill(&*engine, 0..keys)?;
+    fill(&*engine, 0..keys, VALUE_LEN)?;
     overwrite(job, &*engine, keys)?;
     engine.sync()?;
     emit("space_overwritten", figure(settled_bytes(job).saturating_sub(CONSTANT)) / live(keys));

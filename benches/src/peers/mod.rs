@@ -6,6 +6,8 @@ mod dashmap;
 mod emdb;
 #[cfg(feature = "fjall")]
 mod fjall;
+#[cfg(feature = "foyer-memory")]
+mod foyer;
 #[cfg(feature = "heed")]
 mod lmdb;
 #[cfg(feature = "moka")]
@@ -51,6 +53,8 @@ pub(crate) fn caches() -> Vec<Named> {
         ("quick_cache", quick_cache::CONFIG),
         #[cfg(feature = "moka")]
         ("moka", moka::CONFIG),
+        #[cfg(feature = "foyer-memory")]
+        ("foyer", foyer::CONFIG),
         #[cfg(feature = "dashmap")]
         ("dashmap", dashmap::CONFIG),
     ]
@@ -86,6 +90,8 @@ pub(crate) fn cache(name: &str, count: u64, bytes: u64) -> Outcome<Box<dyn Cache
         "quick_cache" => quick_cache::cache(count),
         #[cfg(feature = "moka")]
         "moka" => Ok(moka::cache(count)),
+        #[cfg(feature = "foyer-memory")]
+        "foyer" => foyer::cache(count),
         #[cfg(feature = "dashmap")]
         "dashmap" => Ok(dashmap::cache()),
         _ => Err(format!("{name}: this build has no such cache").into()),

@@ -90,6 +90,13 @@ impl Engine for Terrace {
         vec![("index", memory.index), ("order", memory.order)]
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    fn hot_share(&self) -> Option<f64> {
+        let hits = self.db.hits();
+        let [hot, ..] = hits;
+        Some(hot as f64 / hits.iter().sum::<u64>().max(1) as f64)
+    }
+
     fn reader(&self) -> Outcome<Box<dyn Reader + '_>> {
         Ok(Box::new(Borrowed(&self.keyspace)))
     }

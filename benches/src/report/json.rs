@@ -14,6 +14,7 @@ pub(crate) fn value(run: &Run, machine: &str) -> Value {
     all.extend(rows(CACHE_ROWS, &run.caches, &run.figures));
     json!({
         "machine": machine,
+        "what": run.what,
         "keys": run.sizes.keys,
         "ops": run.sizes.ops,
         "repetitions": run.sizes.repetitions,

@@ -7,15 +7,10 @@ use crate::peers::Named;
 use crate::report::Run;
 
 pub(crate) fn table(run: &Run, machine: &str) -> String {
-    let sizes = &run.sizes;
     let mut out = format!(
-        "Machine: {machine}.\n\n{} keys of 24 bytes with values of 100 bytes, {} operations a row, \
-         {} repetitions, caches of {} MiB. Median; below it the least and the largest where there \
-         is more than one. The best of a row is bold.\n\n",
-        sizes.keys,
-        sizes.ops,
-        sizes.repetitions,
-        sizes.cache_bytes >> 20
+        "Machine: {machine}.\n\n{} Median; below it the least and the largest where there is more \
+         than one. The best of a row is bold.\n\n",
+        run.what
     );
     rows(&mut out, "Stores", STORE_ROWS, &run.stores, &run.figures);
     rows(&mut out, "In memory", CACHE_ROWS, &run.caches, &run.figures);
@@ -93,7 +88,8 @@ mod tests {
         }
         figures.add("b", "disk_per_key", 5.0);
         let run = Run {
-            sizes: Sizes { keys: 1, ops: 1, repetitions: 1, cache_bytes: 1 },
+            what: "One key.".to_owned(),
+            sizes: Sizes { keys: 1, value_len: 1, ops: 1, repetitions: 1, cache_bytes: 1 },
             stores: vec![("a", "as it comes"), ("b", "as it comes")],
             caches: Vec::new(),
             figures,

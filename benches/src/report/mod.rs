@@ -14,6 +14,8 @@ use crate::peers::Named;
 /// A run that is over.
 #[derive(Debug)]
 pub(crate) struct Run {
+    /// Its sizes in a sentence.
+    pub what: String,
     pub sizes: Sizes,
     pub stores: Vec<Named>,
     pub caches: Vec<Named>,

@@ -29,6 +29,8 @@ pub(crate) const BLOCK_LEN_TARGET: usize = 8 << 10;
 pub(crate) const INLINE_VALUE_LEN_MAX: usize = BLOCK_VALUE_LEN_MAX;
 /// A block is stored compressed when that takes at most so many hundredths.
 const COMPRESSED_PERCENT_MAX: usize = 88;
+/// The level of blocks that are written in haste.
+const LEVEL_IN_HASTE: i32 = 3;
 /// Bytes that are collected before a write.
 const WRITE_LEN_MIN: usize = 256 << 10;
 
@@ -62,6 +64,9 @@ pub(crate) struct ArchiveBuilder {
     output: Output,
     block: BlockWriter,
     compressor: Compressor<'static>,
+    /// For blocks that are written in haste, once there was one.
+    hasty: Option<Compressor<'static>>,
+    in_haste: bool,
     packed: Vec<u8>,
     dictionary: Vec<u8>,
     index: IndexWriter,
@@ -96,6 +101,8 @@ impl ArchiveBuilder {
             output: Output { file, path, name, pending: header.encode(), flushed: 0 },
             block: BlockWriter::new(created_ms),
             compressor,
+            hasty: None,
+            in_haste: false,
             packed: Vec::new(),
             dictionary,
             index: IndexWriter::default(),
@@ -120,6 +127,17 @@ impl ArchiveBuilder {
         let waiting = self.block.len_bytes() + self.index.len_bytes() + self.hashes.count() * 5 / 4;
         let fixed = self.dictionary.len() + self.tally.tables_len() + ARCHIVE_FOOTER_LEN + 64;
         self.output.position() + (waiting + fixed) as u64
+    }
+
+    /// Compresses the blocks to come fast rather than well, or as the level says again.
+    pub(crate) fn set_haste(&mut self, in_haste: bool) -> Result<()> {
+        self.in_haste = in_haste;
+        if in_haste && self.hasty.is_none() {
+            let made = Compressor::with_dictionary(LEVEL_IN_HASTE, &self.dictionary);
+            let made = made.map_err(|source| Error::io(DOING, &self.output.path, source))?;
+            self.hasty = Some(made);
+        }
+        Ok(())
     }
 
     /// Appends a record. Asserts that its incarnation and key are above the last ones.
@@ -184,7 +202,9 @@ impl ArchiveBuilder {
         let raw = self.block.finish();
         self.packed.clear();
         self.packed.reserve(compress_bound(raw.len()));
-        let packed = self.compressor.compress_to_buffer(raw, &mut self.packed);
+        let hasty = self.hasty.as_mut().filter(|_| self.in_haste);
+        let compressor = hasty.unwrap_or(&mut self.compressor);
+        let packed = compressor.compress_to_buffer(raw, &mut self.packed);
         let packed = packed.map_err(|source| Error::io(DOING, &self.output.path, source))?;
         let pays = packed * 100 <= raw.len() * COMPRESSED_PERCENT_MAX;
         let (codec, payload) = match (pays, self.dictionary.is_empty()) {

@@ -312,7 +312,8 @@ impl Tiers {
         Ok(())
     }
 
-    /// Seals the journal and cleans every segment that holds garbage.
+    /// Seals the journal, cleans every segment that holds garbage, and packs the archives as well
+    /// as can be.
     pub(crate) fn compact(&self) -> Result<()> {
         self.check_writable("compact")?;
         {
@@ -327,6 +328,7 @@ impl Tiers {
         for candidate in candidates.iter().filter(|c| c.garbage_percent() >= GARBAGE_PERCENT_MIN) {
             self.move_from(&mut maintenance, &[Arc::clone(&candidate.segment)], Aim::Clean)?;
         }
+        self.compact_archives(&mut maintenance)?;
         drop(maintenance);
         self.measure_space();
         Ok(())

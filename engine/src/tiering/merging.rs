@@ -8,12 +8,13 @@ use crate::cold::builder::{ArchiveBuilder, NewArchive};
 use crate::cold::cursor::Cursor;
 use crate::cold::dictionary::Sampler;
 use crate::cold::reader::Archive;
-use crate::cold::{ArchiveEntry, ColdRecord};
+use crate::cold::{ArchiveEntry, ArchiveSet, ColdRecord};
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::ids::{ArchiveId, Incarnation};
 use crate::limits::ARCHIVE_LEN_MAX;
 use crate::tiering::Step;
+use crate::tiers::debt::Debt;
 use crate::tiers::{Maintenance, Tiers, bump};
 use crate::vfs::os;
 
@@ -21,6 +22,8 @@ use crate::vfs::os;
 const ARCHIVE_COUNT_MAX: usize = 8;
 /// Garbage, in percent of an archive's records, at which it is rewritten.
 const GARBAGE_PERCENT_MAX: u64 = 20;
+/// The least level that zstd has.
+const LEVEL_MIN: i32 = 1;
 
 /// A record that waits in the merge.
 struct Head {
@@ -34,11 +37,7 @@ impl Tiers {
     pub(crate) fn merge_step(&self, maintenance: &mut Maintenance) -> Result<Step> {
         let set = self.cold.load_full();
         let now = self.clock.now_ms();
-        // An archive with a dead record that a snapshot needs stays as it is until then.
-        let free = |entry: &&Arc<ArchiveEntry>| {
-            self.versions.cold_ordinals(entry.archive.id().0).is_empty()
-        };
-        let free: Vec<_> = set.entries().iter().filter(free).cloned().collect();
+        let free = self.free_archives(&set);
         let expired: Vec<_> =
             free.iter().filter(|entry| self.live_bytes_of(entry, now) == 0).cloned().collect();
         if !expired.is_empty() {
@@ -49,8 +48,17 @@ impl Tiers {
         if victims.is_empty() {
             return Ok(Step::Idle);
         }
-        self.merge(maintenance, &victims, now)?;
+        self.merge(maintenance, &victims, now, LEVEL_MIN)?;
         Ok(Step::Worked)
+    }
+
+    /// The archives of a set that may be rewritten: one with a dead record that a snapshot needs
+    /// stays as it is until then.
+    pub(crate) fn free_archives(&self, set: &ArchiveSet) -> Vec<Arc<ArchiveEntry>> {
+        let free = |entry: &&Arc<ArchiveEntry>| {
+            self.versions.cold_ordinals(entry.archive.id().0).is_empty()
+        };
+        set.entries().iter().filter(free).cloned().collect()
     }
 
     /// Encoded bytes of an archive's records that are neither dead, nor expired as a class, nor of
@@ -98,17 +106,19 @@ impl Tiers {
         if by_len.len() < 2 { Vec::new() } else { by_len }
     }
 
-    fn merge(
+    /// Makes one archive of the victims, at their keyspace's level or `level_min`, if that is more.
+    pub(crate) fn merge(
         &self,
         maintenance: &mut Maintenance,
         victims: &[Arc<ArchiveEntry>],
         now_ms: u64,
+        level_min: i32,
     ) -> Result<()> {
         let _span = tracing::debug_span!("merge", archives = victims.len()).entered();
         self.take_scratch();
         let id = self.manifest.next_file();
         self.manifest.commit(&vec![Op::DraftArchive { id }])?;
-        let made = match self.write_merged(id, victims, now_ms) {
+        let made = match self.write_merged(id, victims, now_ms, level_min) {
             Ok(made) => made,
             Err(error) => {
                 self.discard_file(id);
@@ -130,8 +140,9 @@ impl Tiers {
         id: u32,
         victims: &[Arc<ArchiveEntry>],
         now_ms: u64,
+        level_min: i32,
     ) -> Result<Option<Arc<ArchiveEntry>>> {
-        let level = self.merge_level(victims);
+        let level = self.merge_level(victims).max(level_min);
         let dictionary = self.sample(victims, now_ms, level)?;
         let new = NewArchive {
             id: ArchiveId(id),
@@ -144,7 +155,11 @@ impl Tiers {
             hashes_max: self.scratch().hashes_max(),
         };
         let mut builder = ArchiveBuilder::new(&*self.archive_dir, new)?;
-        self.each_live(victims, now_ms, |record| builder.add(record))?;
+        self.each_live(victims, now_ms, |record| {
+            // Writers that wait for the log to shrink do not wait for the last percent.
+            builder.set_haste(self.space_debt() != Debt::None)?;
+            builder.add(record)
+        })?;
         if builder.record_count() == 0 {
             builder.abandon(&*self.archive_dir)?;
             return Ok(None);

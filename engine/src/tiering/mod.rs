@@ -4,6 +4,7 @@
 pub(crate) mod bits;
 pub(crate) mod budget;
 pub(crate) mod close;
+pub(crate) mod compacting;
 pub(crate) mod decide;
 pub(crate) mod merging;
 pub(crate) mod relocate;
