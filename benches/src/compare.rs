@@ -214,13 +214,7 @@ impl Session {
         }
     }
 
-    fn measure(
-        &mut self,
-        group: Group,
-        engine: &str,
-        label: &str,
-        repetition: u64,
-    ) -> Outcome<()> {
+    fn measure(&mut self, group: Group, engine: &str, label: &str, repetition: u64) -> Outcome<()> {
         let own = if group.shares_directory() { "main" } else { "own" };
         let dir = self.scratch.join(engine).join(own);
         let mut child = self.command(group, engine, &dir, repetition)?.spawn()?;
