@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use terrace::{Db, Options};
+use terrace_tests::random::Random;
 use terrace_tests::scratch::Scratch;
 
 use crate::allocated;
@@ -66,4 +67,44 @@ fn a_store_with_ten_small_keys_takes_less_than_three_mebibytes() {
     drop(ks);
     db.close().unwrap();
     assert!(allocated(&scratch.join("db")) < 3 << 20);
+}
+
+/// Some hundred words in no order, the same for each key.
+fn text(key: u32) -> String {
+    let words = "the of and to in is that for it with as was on be by this are from or session \
+        memory context model answer question tool call result search file line error value record \
+        table index query token budget summary note task plan step agent message reply draft";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let mut random = Random::new(u64::from(key));
+    let mut word = || {
+        let at = random.below(words.len() as u64).min(random.below(words.len() as u64));
+        words[usize::try_from(at).unwrap()]
+    };
+    (0..120).map(|_| word()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn compacting_makes_one_smaller_archive_of_several_and_then_leaves_it_alone() {
+    let scratch = Scratch::new().unwrap();
+    let db = Options::new().open(scratch.join("db")).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for keys in [0..3000, 3000..6000_u32] {
+        for key in keys {
+            ks.put(key.to_be_bytes(), text(key)).unwrap();
+        }
+        db.archive_all().unwrap();
+    }
+    let (archives, before) = (db.stats().archives, allocated(&scratch.join("db")));
+    db.compact().unwrap();
+    let after = allocated(&scratch.join("db"));
+    assert_eq!((archives, db.stats().archives), (2, 1));
+    assert!(after * 100 <= before * 95, "{after} bytes of {before}");
+    let merged = db.stats().archives_merged;
+    db.compact().unwrap();
+    assert_eq!(db.stats().archives_merged, merged);
+    for key in 0..6000_u32 {
+        assert_eq!(ks.get(key.to_be_bytes()).unwrap().as_deref(), Some(text(key).as_bytes()));
+    }
+    let audit = db.audit().unwrap();
+    assert!(audit.is_exact(), "{audit:#?}");
 }

@@ -303,7 +303,8 @@ impl Tiers {
     /// Seals the journal and demotes all of the log.
     #[cfg(feature = "testing")]
     pub(crate) fn demote_all(&self) -> Result<()> {
-        self.compact()?;
+        self.check_writable("demote")?;
+        self.compact_log()?;
         let mut maintenance = self.maintenance.lock();
         let candidates = self.candidates(&mut self.append.lock(), &maintenance);
         let victims: Vec<_> = candidates.into_iter().map(|candidate| candidate.segment).collect();
@@ -319,6 +320,13 @@ impl Tiers {
     /// packs the archives as well as can be.
     pub(crate) fn compact(&self) -> Result<()> {
         self.check_writable("compact")?;
+        self.compact_log()?;
+        self.compact_archives(&mut self.maintenance.lock())?;
+        self.measure_space();
+        Ok(())
+    }
+
+    fn compact_log(&self) -> Result<()> {
         {
             let mut append = self.lock_to_roll();
             if !append.active.is_empty() {
@@ -331,11 +339,7 @@ impl Tiers {
         for candidate in candidates.iter().filter(|c| c.garbage_percent() >= GARBAGE_PERCENT_MIN) {
             self.move_from(&mut maintenance, &[Arc::clone(&candidate.segment)], Aim::Clean)?;
         }
-        self.gather_all(&mut maintenance)?;
-        self.compact_archives(&mut maintenance)?;
-        drop(maintenance);
-        self.measure_space();
-        Ok(())
+        self.gather_all(&mut maintenance)
     }
 
     /// Moves until nothing is wanted, or `rounds` steps were taken.

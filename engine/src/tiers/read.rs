@@ -278,6 +278,9 @@ impl Tiers {
             };
             // All lines of a short record at once, not one behind the other.
             segment.prefetch(u64::from(entry.location.offset));
+            if self.pages.short.load(Ordering::Relaxed) {
+                segment.fetch(u64::from(entry.location.offset));
+            }
             let record = segment.record(u64::from(entry.location.offset))?;
             let same = is_record_of(segment, entry.location, &record, key)?;
             if same {

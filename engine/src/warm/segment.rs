@@ -23,6 +23,10 @@ use crate::vfs::{Dir, File};
 
 /// Bytes of a record that are asked for ahead.
 const PREFETCH_LEN: usize = 192;
+/// Bytes of a record that are read in at once at most.
+const FETCH_LEN_MAX: usize = 4096;
+/// About what a record takes of a trailer.
+const TRAILER_SHARE: u64 = 12;
 /// A mark covers so many bytes of a segment; in a very long one, marks stand for several places.
 const MARK_UNIT: u64 = 64;
 /// Marks of one segment at most.
@@ -156,6 +160,22 @@ impl Segment {
     pub(crate) fn prefetch(&self, offset: u64) {
         if let Ok(at) = usize::try_from(offset) {
             self.map.prefetch_lines(at..at.saturating_add(PREFETCH_LEN));
+        }
+    }
+
+    /// Has the system read a record of the usual length there, where it is not in memory, in one
+    /// go: a fault a page would wait twice where a record lies on two. Best effort; worth its call
+    /// while memory is short of the log, for the kernel keeps pages that are read by calls longer
+    /// than those of a map that it was told is read at random.
+    pub(crate) fn fetch(&self, offset: u64) {
+        let Some((_, footer)) = self.sealed.get().filter(|_| self.file.is_mapped()) else { return };
+        let count = u64::from(footer.trailer_len) / TRAILER_SHARE;
+        let usual = footer.records_end / count.max(1);
+        let len = usual.min(footer.records_end.saturating_sub(offset)).min(FETCH_LEN_MAX as u64);
+        let mut bytes = [0; FETCH_LEN_MAX];
+        if let Some(bytes) = bytes.get_mut(..usize::try_from(len).unwrap_or(0)) {
+            // Whatever fails here, the read through the map tells.
+            drop(self.file.read_exact_at(bytes, offset));
         }
     }
 
