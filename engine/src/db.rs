@@ -254,9 +254,9 @@ impl Db {
         Ok(self.tiers().step()? == crate::tiering::Step::Worked)
     }
 
-    /// Cleans the whole log now, and packs the archives as well as can be: about a tenth smaller
-    /// than demotion leaves them, for some 10 MB a second of one core. Never needed: the store
-    /// cleans and merges by itself.
+    /// Cleans the whole log now, rewrites it in order of its keys where there is room for a second
+    /// copy, and packs the archives as well as can be, which takes a core a second for some 10 MB.
+    /// Never needed: the store cleans, orders and merges by itself.
     pub fn compact(&self) -> Result<()> {
         self.tiers().check_open()?;
         self.tiers().compact()
