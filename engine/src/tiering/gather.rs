@@ -87,7 +87,7 @@ impl Tiers {
             tags.clear();
             let next = self.order.tags_from(&from, LEAVES, &mut tags);
             let tags: Vec<u32> = tags.iter().map(|one| one.tag).collect();
-            let mut items = self.wanted_of(&tags, gathered);
+            let mut items = self.wanted_of(&tags, &from, next.as_deref(), gathered);
             self.sort_items(&mut items);
             for item in items {
                 self.copy_one(item, gathered, target)?;
@@ -100,8 +100,15 @@ impl Tiers {
         Ok(true)
     }
 
-    /// What the index names of these tags in the victims, and that is alive.
-    fn wanted_of(&self, tags: &[u32], gathered: &mut Gathered) -> Vec<Item> {
+    /// What the index names of these tags in the victims, from one sort key up to another, and that
+    /// is alive.
+    fn wanted_of(
+        &self,
+        tags: &[u32],
+        from: &[u8],
+        to: Option<&[u8]>,
+        gathered: &mut Gathered,
+    ) -> Vec<Item> {
         let (table, now) = (self.segments.load(), self.clock.now_ms());
         let mut items = Vec::with_capacity(tags.len());
         self.index.peek_all(tags, |tag, entry| {
@@ -112,12 +119,18 @@ impl Tiers {
                 items.push(Item { tag, from: entry.location });
             }
         });
+        let mut key = Vec::new();
         items.retain(|item| {
-            let header = self.with_record(item, |_, record| Ok(record.header));
-            let is_wanted = header.is_ok_and(|header| {
+            let is_wanted = self.with_record(item, |_, record| {
+                let header = &record.header;
+                key.clear();
+                put_sort_key(&mut key, header.incarnation, record.key);
+                // Another key may have the same tag.
+                let is_here = *key >= *from && to.is_none_or(|to| *key < *to);
                 let expired = header.deadline_ms != 0 && header.deadline_ms <= now;
-                !expired && self.keyspaces.is_kept(header.incarnation)
+                Ok(is_here && !expired && self.keyspaces.is_kept(header.incarnation))
             });
+            let is_wanted = is_wanted.unwrap_or(false);
             // A tag may have been asked for twice.
             let is_new = !gathered.holds(item.from);
             if is_wanted && is_new {
