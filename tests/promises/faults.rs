@@ -194,3 +194,43 @@ fn archives_lie_in_a_directory_of_their_own_when_one_is_named() {
     let ks = db.keyspace("default").unwrap();
     assert!((0..2000_u32).all(|i| ks.contains(i.to_be_bytes()).unwrap()));
 }
+
+#[test]
+fn a_key_that_rot_made_another_key_is_an_error_of_walks_and_a_put_heals_it() {
+    for with_image in [false, true] {
+        let (disk, time) = disk();
+        let db = open_sim(&disk, &time).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        for i in 0..10_u32 {
+            ks.put(format!("k{i:02}"), vec![b'v'; 100]).unwrap();
+        }
+        assert_eq!(ks.iter().count(), 10);
+        db.compact().unwrap();
+        drop(ks);
+        db.close().unwrap();
+        let names = disk.open_dir(Path::new(SIM_PATH)).unwrap().list().unwrap();
+        for name in names.into_iter().map(|entry| format!("{SIM_PATH}/{}", entry.name)) {
+            if name.ends_with(".seg") {
+                disk.edit(&name, |bytes: &mut Vec<u8>| {
+                    let at = bytes.windows(3).position(|window| window == b"k03");
+                    at.into_iter().for_each(|at| bytes[at + 2] ^= 1);
+                });
+            } else if name.ends_with(".idx") && !with_image {
+                disk.lose(name);
+            }
+        }
+        let db = open_sim(&disk, &time).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        assert!(matches!(ks.get("k03"), Err(Error::Corrupt(_))));
+        assert_eq!(ks.get("k02").unwrap().as_deref(), Some(&[b'v'; 100][..]));
+        assert!(ks.iter().any(|item| item.is_err()), "the whole walk");
+        assert!(ks.prefix("k03").any(|item| item.is_err()), "where the key belongs");
+        let scanned = ks.scan_with("k03".."k04", |_, _| std::ops::ControlFlow::Continue(()));
+        assert!(matches!(scanned, Err(Error::Corrupt(_))), "{scanned:?}");
+        assert!(ks.keys::<&[u8]>(..).any(|key| key.is_err()), "keys alone");
+        ks.put("k03", vec![b'v'; 100]).unwrap();
+        let healed: Vec<_> = ks.iter().map(|item| item.unwrap().0.to_vec()).collect();
+        let all: Vec<_> = (0..10).map(|i| format!("k{i:02}").into_bytes()).collect();
+        assert_eq!(healed, all);
+    }
+}

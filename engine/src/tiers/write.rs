@@ -433,8 +433,9 @@ impl Tiers {
                 Ok(record) => {
                     let header = &record.header;
                     let weight = Weight::of(header);
-                    let same =
-                        header.incarnation == mutation.incarnation && record.key == mutation.key;
+                    // A key that rotted counts as this one as well.
+                    let same = header.incarnation == mutation.incarnation
+                        && (record.key == mutation.key || !self.has_tag(record, tag));
                     (same, Some(weight), header.seq, weight.tombstone)
                 }
                 Err(_) => match segment.witness(tag, offset) {
