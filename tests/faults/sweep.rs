@@ -274,8 +274,8 @@ impl Sound {
         files
     }
 
-    /// Judges many damaged stores on all processors; prints the counts of each outcome, and the most
-    /// that one took. Answers how many were not identical.
+    /// Judges many damaged stores on all processors; prints the counts of each outcome, and the
+    /// most that one took. Answers how many were not identical.
     fn sweep(
         &self,
         what: &str,

@@ -21,8 +21,8 @@ use crate::warm::table::SegmentTable;
 /// Entries that a window of tags holds on average: they and their order fit the second cache.
 const WINDOW_COUNT: u64 = 2048;
 
-/// Keys that share a tag by chance are never so many. Behind these, a trailer is believed only where
-/// the key's own hash agrees: whoever forges one must not make every key a neighbour of every other.
+/// Keys that share a tag by chance are never so many. Behind these, a trailer is believed only
+/// where the key's own hash agrees: whoever forges one must not make all keys neighbours.
 const SAME_TAG_MAX: usize = 16;
 
 /// What the trailers add up to.
