@@ -18,7 +18,7 @@ const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 struct Ordered {
     span: Span,
-    front: Walk,
+    front: Box<Walk>,
     /// Made when it is first asked for.
     back: Option<Box<Walk>>,
     /// Sort keys: the last one given from the front, and from the back; empty for none.
@@ -36,7 +36,7 @@ struct Listed {
 
 #[derive(Debug)]
 enum Source {
-    Ordered(Box<Ordered>),
+    Ordered(Ordered),
     Listed(Listed),
 }
 
@@ -92,13 +92,13 @@ impl Cursor {
                 view.tiers().sort_all();
                 let keys = range.sort_keys(view.incarnation);
                 let span = Span { incarnation: view.incarnation, moment, keys, values };
-                Source::Ordered(Box::new(Ordered {
-                    front: Walk::new(&span, Direction::Forward),
+                Source::Ordered(Ordered {
+                    front: Walk::begin(view.tiers(), &span, Direction::Forward),
                     back: None,
                     span,
                     given_front: Vec::new(),
                     given_back: Vec::new(),
-                }))
+                })
             }
             _ => Source::Listed(Listed { range, front: VecDeque::new(), back: VecDeque::new() }),
         };
@@ -138,15 +138,34 @@ impl Cursor {
         match stepped {
             Ok(Some(item)) => Some(take(&item, view)),
             Ok(None) => {
-                self.0 = State::Ended;
+                self.end();
                 None
             }
             Err(Error::Corrupt(damage)) => Some(Err(Error::Corrupt(damage))),
             Err(error) => {
-                self.0 = State::Ended;
+                self.end();
                 Some(Err(error))
             }
         }
+    }
+}
+
+impl Cursor {
+    /// Lets go of everything, and leaves the walks' memory to the next ones.
+    fn end(&mut self) {
+        let state = std::mem::replace(&mut self.0, State::Ended);
+        if let State::Walking(view, Source::Ordered(ordered)) = state {
+            ordered.front.end(view.tiers());
+            if let Some(back) = ordered.back {
+                back.end(view.tiers());
+            }
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -155,8 +174,8 @@ impl Ordered {
         let (walk, given, other) = match direction {
             Direction::Forward => (&mut self.front, &mut self.given_front, &self.given_back),
             Direction::Backward => {
-                let made = || Box::new(Walk::new(&self.span, Direction::Backward));
-                let back = &mut **self.back.get_or_insert_with(made);
+                let made = || Walk::begin(view.tiers(), &self.span, Direction::Backward);
+                let back = self.back.get_or_insert_with(made);
                 (back, &mut self.given_back, &self.given_front)
             }
         };

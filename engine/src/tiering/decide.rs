@@ -21,7 +21,7 @@ const INDEX_BUCKETS: u64 = 512;
 /// New keys that are worth sorting in before somebody asks for them in order.
 const SORT_LEAST: usize = 1024;
 /// Bytes of journal that are worth sealing early.
-const EARLY_SEAL_LEN: u64 = 64 << 10;
+pub(crate) const EARLY_SEAL_LEN: u64 = 64 << 10;
 
 /// A sealed segment and what its account says.
 #[derive(Debug, Clone)]
@@ -89,6 +89,9 @@ impl Tiers {
             return Ok(Step::Worked);
         }
         if self.order_step(maintenance) == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if self.gather_step(maintenance)? == Step::Worked {
             return Ok(Step::Worked);
         }
         self.hot.sweep_expired(self.clock.now_ms(), 1024);
@@ -298,7 +301,7 @@ impl Tiers {
         Ok(())
     }
 
-    /// Seals the journal and cleans every segment that holds garbage.
+    /// Seals the journal, cleans every segment that holds garbage, and gathers what lies scattered.
     pub(crate) fn compact(&self) -> Result<()> {
         self.check_writable("compact")?;
         {
@@ -313,6 +316,7 @@ impl Tiers {
         for candidate in candidates.iter().filter(|c| c.garbage_percent() >= GARBAGE_PERCENT_MIN) {
             self.reclaim(&mut maintenance, &[Arc::clone(&candidate.segment)], Aim::Clean)?;
         }
+        self.gather_all(&mut maintenance)?;
         drop(maintenance);
         self.measure_space();
         Ok(())

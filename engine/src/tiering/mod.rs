@@ -5,6 +5,7 @@ pub(crate) mod bits;
 pub(crate) mod budget;
 pub(crate) mod close;
 pub(crate) mod decide;
+pub(crate) mod gather;
 pub(crate) mod merging;
 pub(crate) mod relocate;
 pub(crate) mod seal;

@@ -17,6 +17,7 @@ use crate::format::record::{Record, RecordHeader};
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::ids::{ArchiveId, Location, SegmentId, Seq, Slot};
 use crate::manifest::seal_op;
+use crate::tiering::gather::Gathered;
 use crate::tiering::switch::Item;
 use crate::tiers::{Maintenance, Tiers, bump};
 use crate::vfs::os;
@@ -52,8 +53,9 @@ struct Copies {
     archive: Option<Arc<ArchiveEntry>>,
 }
 
-/// The files that a reclaiming writes.
+/// The files that a reclaiming writes, and those that were written before it.
 struct Drafts {
+    gathered: Gathered,
     survivor: Option<(SegmentWriter, u32)>,
     archive: Option<u32>,
     bits: Option<u32>,
@@ -68,33 +70,37 @@ impl Tiers {
         victims: &[Arc<Segment>],
         aim: Aim,
     ) -> Result<()> {
+        self.reclaim_rest(maintenance, victims, aim, Gathered::default())
+    }
+
+    /// The same, where some of what lives in them was copied before.
+    pub(crate) fn reclaim_rest(
+        &self,
+        maintenance: &mut Maintenance,
+        victims: &[Arc<Segment>],
+        aim: Aim,
+        gathered: Gathered,
+    ) -> Result<()> {
         let _span = tracing::debug_span!("reclaim", ?aim, segments = victims.len()).entered();
         for segment in victims {
             segment.map.prefetch(0..segment.records_end());
         }
-        let mut judged = match self.judge(victims, aim) {
+        let mut judged = match self.judge(victims, aim, &gathered) {
             Ok(judged) => judged,
-            Err(Error::Corrupt(damage)) => {
-                tracing::error!(%damage, "a segment with damage is not reclaimed");
-                maintenance.damaged.extend(victims.iter().map(|segment| segment.id.0));
-                return Ok(());
+            Err(error) => {
+                self.abandon_outputs(gathered.outputs);
+                return not_reclaimed(maintenance, victims, error);
             }
-            Err(error) => return Err(error),
         };
         self.sort_items(&mut judged.survivors);
         self.sort_items(&mut judged.cold);
-        let mut drafts = self.draft(&judged)?;
+        let mut drafts = self.draft(&judged, gathered)?;
         let written = self.write_drafts(&judged, &mut drafts, victims);
         let copies = match written {
             Ok(copies) => copies,
             Err(error) => {
                 self.abandon(drafts);
-                if let Error::Corrupt(damage) = &error {
-                    tracing::error!(%damage, "a segment with damage is not reclaimed");
-                    maintenance.damaged.extend(victims.iter().map(|segment| segment.id.0));
-                    return Ok(());
-                }
-                return Err(error);
+                return not_reclaimed(maintenance, victims, error);
             }
         };
         let mut ops = std::mem::take(&mut drafts.ops);
@@ -119,6 +125,11 @@ impl Tiers {
     }
 
     fn switch_copied(&self, judged: &Judged, drafts: &Drafts, copies: &Copies) {
+        for output in &drafts.gathered.outputs {
+            let copies = output.items.iter().zip(&output.offsets);
+            self.switch_to_warm(copies, output.writer.segment.slot);
+            self.note_gathered(output);
+        }
         if let Some((writer, _)) = &drafts.survivor {
             let from = judged.survivors.iter().chain(&judged.kept);
             self.switch_to_warm(from.zip(&copies.offsets), writer.segment.slot);
@@ -129,7 +140,7 @@ impl Tiers {
     }
 
     /// Reads the victims' trailers and decides about each record that the index names.
-    fn judge(&self, victims: &[Arc<Segment>], aim: Aim) -> Result<Judged> {
+    fn judge(&self, victims: &[Arc<Segment>], aim: Aim, gathered: &Gathered) -> Result<Judged> {
         let now = self.clock.now_ms();
         let mut judged = Judged::default();
         for segment in victims {
@@ -148,6 +159,9 @@ impl Tiers {
                     }
                     continue;
                 };
+                if gathered.holds(from) {
+                    continue;
+                }
                 let expired = entry.deadline_ms != 0 && entry.deadline_ms <= now;
                 let ended = !self.keyspaces.is_kept(entry.incarnation);
                 if entry.tombstone || expired || ended {
@@ -168,7 +182,7 @@ impl Tiers {
     }
 
     /// Names all files that will be written in one edit.
-    fn draft(&self, judged: &Judged) -> Result<Drafts> {
+    fn draft(&self, judged: &Judged, gathered: Gathered) -> Result<Drafts> {
         let mut ops = Vec::new();
         let survives = !judged.survivors.is_empty() || !judged.kept.is_empty();
         let survivor = survives.then(|| self.manifest.next_file());
@@ -179,12 +193,16 @@ impl Tiers {
         ops.extend(survivor.map(|id| Op::DraftSegment { id }));
         ops.extend(archive.map(|id| Op::DraftArchive { id }));
         ops.extend(bits.map(|id| Op::DraftBits { id }));
-        if !ops.is_empty() {
-            self.manifest.commit(&ops)?;
+        let mut drafts = Drafts { gathered, survivor: None, archive, bits, ops: Vec::new() };
+        if !ops.is_empty()
+            && let Err(error) = self.manifest.commit(&ops)
+        {
+            self.abandon(drafts);
+            return Err(error);
         }
-        let mut drafts = Drafts { survivor: None, archive, bits, ops: Vec::new() };
         if let Some(id) = survivor {
-            match self.create_survivor(id, judged) {
+            let made = self.survivors_len(judged).and_then(|len| self.create_survivor(id, len));
+            match made {
                 Ok(writer) => drafts.survivor = Some((writer, id)),
                 Err(error) => {
                     self.discard_file(id);
@@ -196,11 +214,14 @@ impl Tiers {
         Ok(drafts)
     }
 
-    fn create_survivor(&self, id: u32, judged: &Judged) -> Result<SegmentWriter> {
-        let mut len = 0;
-        for item in judged.survivors.iter().chain(&judged.kept) {
-            len += self.with_record(item, |_, record| Ok(record.header.encoded_len()))?;
-        }
+    fn survivors_len(&self, judged: &Judged) -> Result<u64> {
+        let items = judged.survivors.iter().chain(&judged.kept);
+        items
+            .map(|item| self.with_record(item, |_, record| Ok(record.header.encoded_len())))
+            .try_fold(4096, |sum, len| Ok(sum + len?))
+    }
+
+    pub(crate) fn create_survivor(&self, id: u32, limit: u64) -> Result<SegmentWriter> {
         let slot = {
             let mut append = self.append.lock();
             self.take_slot(&mut append)?
@@ -212,7 +233,7 @@ impl Tiers {
             created_ms: self.clock.now_ms(),
             nonce: self.draw_nonce()?,
         };
-        let made = SegmentWriter::create(&*self.dir, &header, slot, len + 4096, 256 << 10);
+        let made = SegmentWriter::create(&*self.dir, &header, slot, limit, 256 << 10);
         made.inspect_err(|_| self.append.lock().table.release(slot))
     }
 
@@ -243,6 +264,11 @@ impl Tiers {
         victims: &[Arc<Segment>],
     ) -> Result<Copies> {
         let mut copies = Copies::default();
+        for output in &drafts.gathered.outputs {
+            let facts = output.writer.segment.sealed().copied().ok_or(Error::Closed)?;
+            drafts.ops.push(seal_op(output.id, &facts));
+            bump(&self.counters.survivor_bytes, facts.len);
+        }
         if let Some((writer, id)) = &mut drafts.survivor {
             copies.offsets.reserve_exact(judged.survivors.len() + judged.kept.len());
             self.write_survivor(writer, &judged.survivors, false, &mut copies.offsets)?;
@@ -287,7 +313,7 @@ impl Tiers {
         Ok(())
     }
 
-    fn write_survivor(
+    pub(crate) fn write_survivor(
         &self,
         writer: &mut SegmentWriter,
         items: &[Item],
@@ -379,6 +405,7 @@ impl Tiers {
 
     /// Removes what was drafted and will not count.
     fn abandon(&self, drafts: Drafts) {
+        self.abandon_outputs(drafts.gathered.outputs);
         let mut ids: Vec<u32> = drafts.archive.into_iter().chain(drafts.bits).collect();
         if let Some((writer, id)) = drafts.survivor {
             self.append.lock().table.release(writer.segment.slot);
@@ -395,9 +422,11 @@ impl Tiers {
             let set = self.cold.load().replaced(&[], vec![Arc::clone(entry)]);
             self.cold.store(Arc::new(set));
         }
-        if let Some((writer, _)) = &drafts.survivor {
+        let outputs = drafts.gathered.outputs.iter().map(|output| &output.writer);
+        let writers = drafts.survivor.iter().map(|(writer, _)| writer);
+        let mut append = self.append.lock();
+        for writer in outputs.chain(writers) {
             let segment = Arc::clone(&writer.segment);
-            let mut append = self.append.lock();
             append.open_account(segment.slot, segment.created_ms);
             let slot: Slot = segment.slot;
             append.table.insert(segment);
@@ -405,8 +434,8 @@ impl Tiers {
                 account.record_bytes = writer.segment.records_end()
                     - crate::format::segment::SEGMENT_HEADER_LEN as u64;
             }
-            self.publish_table(&append);
         }
+        self.publish_table(&append);
     }
 
     /// No new reader finds the victims; their files go, their maps stay while somebody holds them.
@@ -445,6 +474,18 @@ impl Tiers {
             }
         }
     }
+}
+
+/// A segment with damage stays as it is; any other error is one.
+fn not_reclaimed(
+    maintenance: &mut Maintenance,
+    victims: &[Arc<Segment>],
+    error: Error,
+) -> Result<()> {
+    let Error::Corrupt(damage) = error else { return Err(error) };
+    tracing::error!(%damage, "a segment with damage is not reclaimed");
+    maintenance.damaged.extend(victims.iter().map(|segment| segment.id.0));
+    Ok(())
 }
 
 fn cold_record<'a>(record: &Record<'a>) -> ColdRecord<'a> {

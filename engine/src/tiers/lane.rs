@@ -7,16 +7,17 @@
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::format::record::{Record, RecordKind, body_begun};
-use crate::ids::{Incarnation, Seq};
+use crate::ids::{Incarnation, Location, Seq};
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
 use crate::warm::index::leaf::Hint;
 use crate::warm::index::order::Tagged;
-use crate::warm::segment::Segment;
+use crate::warm::segment::{Marks, Segment};
 
 /// Rows whose records are asked for ahead of the one that is looked at.
 const AHEAD: usize = 8;
@@ -33,6 +34,8 @@ struct Hinted {
     segment: u16,
     /// The index told the place, for this walk.
     asked: bool,
+    /// It does not follow the row before it on the same page: the processor cannot foresee it.
+    jumped: bool,
 }
 
 impl Hinted {
@@ -50,10 +53,12 @@ impl Hinted {
         Ok(())
     }
 
-    /// Asks for the record without waiting.
+    /// Asks for the record without waiting, unless the processor does by itself.
     #[inline]
     fn prefetch(&self, looked: &Looked) {
-        if let Some(segment) = looked.segment(self.segment.into()) {
+        if self.jumped
+            && let Some(segment) = looked.segment(self.segment.into())
+        {
             segment.prefetch(u64::from(self.offset));
         }
     }
@@ -167,6 +172,18 @@ impl Lane {
         }
     }
 
+    /// Forgets everything but its memory.
+    pub(crate) fn reset(&mut self, direction: Direction) {
+        self.direction = direction;
+        self.window.opens = false;
+        self.window.is_cut = false;
+        self.is_quick = false;
+        self.dead.clear();
+        self.is_worth_asking = true;
+        self.asked.clear();
+        self.clear();
+    }
+
     /// Forgets what is left, and puts it back to the rest of the walk.
     pub(crate) fn leave(
         &mut self,
@@ -209,31 +226,45 @@ impl Lane {
         self.rows.clear();
         self.at = 0;
         self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
+        let mut before = Hint::NONE;
+        let mut jumps = 0;
+        let mut here: Option<(&Arc<Segment>, Marks<'_>, u16)> = None;
         for one in tags {
-            let found = one.hint.place().and_then(|place| Some((place, table.of(place)?)));
-            let found = found.filter(|(_, segment)| segment.entered() <= one.entered);
-            let Some((place, segment)) = found else {
+            let place = one.hint.place();
+            if let Some(place) = place
+                && here.is_none_or(|(segment, ..)| segment.slot != place.slot)
+            {
+                here = table.of(place).map(|segment| {
+                    let number = u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX);
+                    (segment, segment.marks(), number)
+                });
+            }
+            let held = here.filter(|(segment, ..)| segment.entered() <= one.entered);
+            let Some((place, (held, marks, segment))) = place.zip(held) else {
                 self.is_worth_asking |= one.hint != Hint::NONE;
                 self.dead.push(one.tag);
                 continue;
             };
-            let offset = u64::from(place.offset);
-            let is_marked = segment.may_be_superseded(offset);
+            let is_marked = marks.hold(place.offset.into());
             if is_marked && self.asked.iter().all(|asked| asked.hint != one.hint) {
                 self.is_worth_asking = true;
                 self.dead.push(one.tag);
                 continue;
             }
-            let segment = u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX);
-            self.rows.push(Hinted {
-                offset: place.offset,
-                segment,
-                tag: one.tag,
-                asked: is_marked,
-            });
+            let follows = one.hint.follows(before);
+            if !follows && before != Hint::NONE && !held.is_gathered() {
+                jumps += 1;
+            }
+            let jumped = !follows || !one.hint.shares_page(before);
+            before = one.hint;
+            let Location { offset, .. } = place;
+            self.rows.push(Hinted { offset, segment, tag: one.tag, asked: is_marked, jumped });
         }
         if self.direction == Direction::Backward {
             self.rows.reverse();
+        }
+        if jumps > 0 {
+            tiers.extra.jumps.fetch_add(jumps, Ordering::Relaxed);
         }
         self.asked.clear();
         if self.dead.is_empty() {
@@ -260,12 +291,17 @@ impl Lane {
         each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let begun = body_begun(span.incarnation);
+        let mut here: Option<(u16, &Segment, &[u8])> = None;
         for hinted in self.rows.get(self.at..).unwrap_or(&[]) {
             if let Some(later) = self.rows.get(self.at + AHEAD) {
                 later.prefetch(looked);
             }
-            let Some(segment) = looked.segment(hinted.segment.into()) else { break };
-            let Some(shown) = segment.shown(u64::from(hinted.offset)) else { break };
+            if here.is_none_or(|(number, ..)| number != hinted.segment) {
+                let segment = looked.segment(hinted.segment.into());
+                here = segment.map(|segment| (hinted.segment, &**segment, segment.readable()));
+            }
+            let Some((_, segment, bytes)) = here else { break };
+            let Some(shown) = segment.shown(bytes, hinted.offset) else { break };
             if hinted.is_late(segment, shown.seq, span) {
                 break;
             }

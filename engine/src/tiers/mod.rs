@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cold::ArchiveSet;
@@ -58,6 +59,7 @@ use crate::tiers::keyspaces::Keyspaces;
 use crate::tiers::moments::Moments;
 use crate::tiers::order::Unsorted;
 use crate::tiers::tally::Tally;
+use crate::tiers::walk::SpareWalks;
 use crate::value::pins::Pins;
 use crate::vfs::clock::Clock;
 use crate::vfs::map::anon::ForkMark;
@@ -114,13 +116,16 @@ pub(crate) struct Maintenance {
     pub order_swept: Fence,
 }
 
-/// Figures as of the last look.
+/// Figures as of the last look, and what is kept for later.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     /// Bytes of the statistics file, once it was written.
     pub statistics_len: AtomicU64,
     /// Bytes of garbage over its bound.
     pub garbage_over: AtomicU64,
+    /// Rows that walks had to jump to since the log was gathered last.
+    pub jumps: CachePadded<AtomicU64>,
+    pub walks: SpareWalks,
 }
 
 /// Whether the log is longer than the memory that the system has for pages of files: then warm

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use crossbeam::queue::ArrayQueue;
+
 use crate::cold::ArchiveSet;
 use crate::error::{Damage, Error, Result};
 use crate::format::record::RecordKind;
@@ -27,6 +29,10 @@ use crate::warm::index::order::Tagged;
 
 /// Archived rows that one window takes at most.
 const ARCHIVED_PER_WINDOW: usize = 128;
+/// A walk that has room for more tags is not kept for the next.
+const TAGS_KEPT: usize = 512;
+/// Walks that are kept for the next ones.
+const WALKS_KEPT: usize = 4;
 /// How often damage must be seen in the same place before it is believed.
 const DAMAGE_SEEN_MIN: u32 = 3;
 
@@ -80,6 +86,16 @@ impl Row<'_> {
     }
 }
 
+/// The memory of walks that ended, a few KiB each.
+#[derive(Debug)]
+pub(crate) struct SpareWalks(ArrayQueue<Box<Walk>>);
+
+impl Default for SpareWalks {
+    fn default() -> Self {
+        Self(ArrayQueue::new(WALKS_KEPT))
+    }
+}
+
 /// A row of the window that was looked up.
 #[derive(Debug)]
 enum Kept {
@@ -116,7 +132,21 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    pub(crate) fn new(span: &Span, direction: Direction) -> Self {
+    /// A walk over the span: one whose memory somebody gave back, where there is one.
+    pub(crate) fn begin(tiers: &Tiers, span: &Span, direction: Direction) -> Box<Self> {
+        let Some(mut walk) = tiers.extra.walks.0.pop() else {
+            return Box::new(Self::new(span, direction));
+        };
+        walk.direction = direction;
+        walk.rest.start.clone_from(&span.keys.start);
+        walk.rest.end.clone_from(&span.keys.end);
+        walk.begins = true;
+        walk.archived = Archived::new(direction);
+        walk.lane.reset(direction);
+        walk
+    }
+
+    fn new(span: &Span, direction: Direction) -> Self {
         Self {
             direction,
             rest: span.keys.clone(),
@@ -129,6 +159,18 @@ impl Walk {
             archived: Archived::new(direction),
             lane: Lane::new(direction),
         }
+    }
+
+    /// Ends the walk and lets go of all it holds but some memory.
+    pub(crate) fn end(mut self: Box<Self>, tiers: &Tiers) {
+        if self.tags.capacity() > TAGS_KEPT {
+            return;
+        }
+        self.looked.clear();
+        self.rows.clear();
+        self.given = None;
+        self.archived = Archived::new(self.direction);
+        drop(tiers.extra.walks.0.push(self));
     }
 
     /// Nobody waits between two rows of this walk from now on.

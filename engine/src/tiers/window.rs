@@ -66,7 +66,7 @@ impl Looked {
         self.table = table;
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.hold(None);
         self.found.clear();
         self.damage.clear();

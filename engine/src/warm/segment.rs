@@ -47,6 +47,8 @@ pub(crate) struct Segment {
     pub pins: FilePins,
     /// The keys of its records were looked up in the archives.
     pub resolved: AtomicBool,
+    /// Its records stand in the order of their keys as well as they can.
+    gathered: AtomicBool,
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
     /// The trailer's checksum held once.
     trailer_checked: AtomicBool,
@@ -78,6 +80,7 @@ impl Segment {
             pins: FilePins::new(header.id.to_string(), Arc::clone(&map)),
             map,
             resolved: AtomicBool::new(false),
+            gathered: AtomicBool::new(false),
             sealed: OnceLock::new(),
             trailer_checked: AtomicBool::new(false),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -90,6 +93,16 @@ impl Segment {
     #[inline]
     pub(crate) fn entered(&self) -> u32 {
         self.entered.load(Ordering::Relaxed)
+    }
+
+    /// Whether its records stand in the order of their keys as well as they can.
+    #[inline]
+    pub(crate) fn is_gathered(&self) -> bool {
+        self.gathered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_gathered(&self) {
+        self.gathered.store(true, Ordering::Relaxed);
     }
 
     /// Tells it that number, once, before others can see it there.
@@ -173,13 +186,17 @@ impl Segment {
         Record::decode_in(bytes, &self.begun, offset).ok()
     }
 
-    /// What a walk shows of the record at a place that the index named; `None` where
-    /// [`Segment::named_record`] must tell.
+    /// All bytes that may be read now.
+    pub(crate) fn readable(&self) -> &[u8] {
+        self.map.slice_from(0).unwrap_or(&[])
+    }
+
+    /// What a walk shows of the record at a place in these bytes, [`Segment::readable`], that the
+    /// index named; `None` where [`Segment::named_record`] must tell.
     #[expect(clippy::inline_always, reason = "once a row of a walk")]
     #[inline(always)]
-    pub(crate) fn shown(&self, offset: u64) -> Option<Shown<'_>> {
-        let bytes = self.map.slice_from(usize::try_from(offset).ok()?)?;
-        Shown::decode_in(bytes, &self.begun, offset)
+    pub(crate) fn shown<'b>(&self, bytes: &'b [u8], offset: u32) -> Option<Shown<'b>> {
+        Shown::decode_in(bytes.get(offset as usize..)?, &self.begun, offset.into())
     }
 
     /// Incarnation and key of the record there, unchecked, as [`peek_key`] tells them.
@@ -241,10 +258,13 @@ impl Segment {
     /// if it named it when somebody looked.
     #[inline]
     pub(crate) fn may_be_superseded(&self, offset: u64) -> bool {
-        self.superseded.get().is_some_and(|marks| {
-            let (index, bit) = mark_of(offset, marks.len());
-            marks.get(index).is_none_or(|word| word.load(Ordering::Acquire) & bit != 0)
-        })
+        self.marks().hold(offset)
+    }
+
+    /// The marks of records that the index no longer names, as far as there are any now.
+    #[inline]
+    pub(crate) fn marks(&self) -> Marks<'_> {
+        Marks(self.superseded.get().map(|marks| &**marks))
     }
 
     /// Bytes of memory that the marks take.
@@ -300,10 +320,27 @@ impl Segment {
     }
 }
 
+/// The marks of one segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marks<'s>(Option<&'s [AtomicU64]>);
+
+impl Marks<'_> {
+    /// Whether the record there is marked, or shares its mark with one that is.
+    #[inline]
+    pub(crate) fn hold(self, offset: u64) -> bool {
+        self.0.is_some_and(|marks| {
+            let (index, bit) = mark_of(offset, marks.len());
+            marks.get(index).is_none_or(|word| word.load(Ordering::Acquire) & bit != 0)
+        })
+    }
+}
+
 /// Word and bit of the mark of a record at `offset`.
 fn mark_of(offset: u64, words: usize) -> (usize, u64) {
     let unit = usize::try_from(offset / MARK_UNIT).unwrap_or(0);
-    ((unit / 64) % words, 1 << (unit % 64))
+    let index = unit / 64;
+    // Nearly always there are as many words as units: a division saved.
+    (if index < words { index } else { index % words }, 1 << (unit % 64))
 }
 
 impl Bytes for Segment {

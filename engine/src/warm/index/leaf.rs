@@ -9,6 +9,10 @@ use crate::ids::{Location, Slot};
 
 /// Keys of one leaf at most.
 pub(crate) const LEAF_LEN_MAX: usize = 32;
+/// Two records that begin so many bytes behind each other are read forward.
+const NEAR_LEN: u32 = 16 << 10;
+/// What the processor reads ahead within.
+const PAGE_LEN: u32 = 4096;
 /// Capacity of a leaf grows by so many entries.
 const GROWTH: usize = 8;
 
@@ -53,6 +57,19 @@ impl Hint {
             return Self::NONE;
         }
         Self(slot << Self::OFFSET_BITS | offset)
+    }
+
+    /// Whether a record here comes soon behind the one there: whoever reads both reads forward.
+    #[inline]
+    pub(crate) fn follows(self, before: Self) -> bool {
+        // Slot and offset in one number: another slot is far away.
+        self.0.wrapping_sub(before.0) < NEAR_LEN >> 3
+    }
+
+    /// Whether both records begin on the same page of memory.
+    #[inline]
+    pub(crate) fn shares_page(self, other: Self) -> bool {
+        (self.0 ^ other.0) < PAGE_LEN >> 3
     }
 
     #[inline]
