@@ -196,6 +196,73 @@ fn archives_lie_in_a_directory_of_their_own_when_one_is_named() {
 }
 
 #[test]
+fn a_read_error_while_opening_is_told_and_never_taken_for_a_missing_file() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for i in 0..400_u32 {
+        ks.put(i.to_be_bytes(), vec![7; 300]).unwrap();
+        match i {
+            100 | 200 => db.archive_all().unwrap(),
+            300 => db.compact().unwrap(),
+            _ => {}
+        }
+    }
+    drop(ks);
+    let disk = disk.kill();
+    let (mut failed, mut sound_in_a_row) = (0, 0);
+    for k in 1.. {
+        let copy = disk.clone_image();
+        copy.fail_read_at(k);
+        let options = tiny().without_workers().file_system(Arc::new(copy.clone()));
+        let options = options.time(time.clone()).open_policy(OpenPolicy::Degraded);
+        match options.open(SIM_PATH) {
+            Ok(db) => {
+                copy.heal();
+                assert!(db.verify(|_| ()).unwrap().is_sound(), "read {k}: taken for damage");
+                assert_eq!(db.keyspace("default").unwrap().iter().count(), 400, "read {k}");
+                sound_in_a_row += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Io { .. }), "read {k}: {error}");
+                (failed, sound_in_a_row) = (failed + 1, 0);
+            }
+        }
+        if sound_in_a_row > 20 {
+            break;
+        }
+    }
+    assert!(failed > 5, "{failed} read errors were told");
+}
+
+#[test]
+fn a_first_manifest_that_is_torn_in_either_copy_alone_is_no_store_yet() {
+    for name in ["0000000001.man0", "0000000001.man1"] {
+        let (disk, time) = disk();
+        disk.create_dir(Path::new(SIM_PATH)).unwrap();
+        disk.edit(format!("{SIM_PATH}/{name}"), |bytes: &mut Vec<u8>| bytes.extend([1, 2, 3]));
+        let db = open_sim(&disk, &time).unwrap();
+        db.keyspace("default").unwrap().put("key", "value").unwrap();
+        db.close().unwrap();
+        let again = open_sim(&disk, &time).unwrap();
+        assert!(again.keyspace("default").unwrap().contains("key").unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_store_is_named_by_readers_as_well() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("file");
+    std::fs::write(&path, "no directory").unwrap();
+    for error in [tiny().open_read_only(&path).err(), tiny().open(&path).err()] {
+        assert!(matches!(error, Some(Error::Foreign { .. })), "{error:?}");
+    }
+    let absent = tiny().open_read_only(scratch.join("nothing")).err();
+    assert!(matches!(absent, Some(Error::Foreign { .. })), "{absent:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"no directory");
+}
+
+#[test]
 fn a_key_that_rot_made_another_key_is_an_error_of_walks_and_a_put_heals_it() {
     for with_image in [false, true] {
         let (disk, time) = disk();

@@ -40,15 +40,13 @@ impl Live {
         let Self { entry, cursor, raw_left } = self;
         let found = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))?;
         let Some(found) = found else { return Ok(None) };
-        match raw_left.checked_sub(found.raw_len()) {
-            Some(left) => *raw_left = left,
-            None => {
-                let archive = &entry.archive;
-                let most = format_args!("{} that the file holds", archive.file_len()).to_string();
-                let error = FieldError::new("raw values", "more bytes", most);
-                return Err(archive.damage(archive.footer().data_end, error));
-            }
-        }
+        let Some(left) = raw_left.checked_sub(found.raw_len()) else {
+            let archive = &entry.archive;
+            let most = format!("{} that the file holds", archive.file_len());
+            let error = FieldError::new("raw values", "more bytes", most);
+            return Err(archive.damage(archive.footer().data_end, error));
+        };
+        *raw_left = left;
         Ok(Some(found))
     }
 }

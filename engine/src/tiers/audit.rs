@@ -263,18 +263,15 @@ impl Tiers {
         told: &mut Option<BTreeMap<u32, TrailerEntry>>,
     ) -> Result<Option<u64>> {
         let record = segment.record(u64::from(at.offset));
-        let (weight, tag, keyed) = match &record {
-            Ok(record) => {
-                let header = &record.header;
-                let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
-                let tag = self.seed.hash(header.incarnation, record.key).tag();
-                (Weight::of(header), tag, keyed)
-            }
-            Err(_) => {
-                let told = told.get_or_insert_with(|| segment.damaged_witnesses());
-                let Some(told) = told.get(&at.offset) else { return Ok(None) };
-                (Weight::told(told), told.tag, true)
-            }
+        let (weight, tag, keyed) = if let Ok(record) = &record {
+            let header = &record.header;
+            let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
+            let tag = self.seed.hash(header.incarnation, record.key).tag();
+            (Weight::of(header), tag, keyed)
+        } else {
+            let told = told.get_or_insert_with(|| segment.damaged_witnesses());
+            let Some(told) = told.get(&at.offset) else { return Ok(None) };
+            (Weight::told(told), told.tag, true)
         };
         let named = keyed && self.index.peek(tag, |e| Ok::<_, Error>(e.location == at))?.is_some();
         let counts = named && (weight.tombstone || self.keyspaces.is_kept(weight.incarnation));

@@ -64,7 +64,9 @@ fn sealed(id: u32, slot: u32, rows: &[Row], tag_of: &dyn Fn(&Row) -> u32) -> Arc
     }
     entries.sort_by_key(|entry| (entry.tag, entry.offset));
     let mut trailer = TrailerBuilder::new(Seq(0), 0);
-    entries.iter().for_each(|entry| trailer.push(entry));
+    for entry in &entries {
+        trailer.push(entry);
+    }
     finish(&header, slot, bytes, &trailer.finish())
 }
 
