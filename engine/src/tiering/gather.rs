@@ -399,11 +399,11 @@ mod tests {
         for number in 0..COUNT {
             match number % 4 {
                 0 => drop(ks.delete(key(number)).unwrap()),
-                1 => ks.put_with(key(number), b"brief", brief.clone()).unwrap(),
+                1 => ks.put_with(key(number), b"brief", brief).unwrap(),
                 _ => loose.put(key(number), b"loose").unwrap(),
             }
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        crate::vfs::os::pause(std::time::Duration::from_millis(5));
         db.compact().unwrap();
         let (up, down) = order_of(&ks);
         assert_eq!((up, down), (COUNT / 2, 0));
