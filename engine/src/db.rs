@@ -254,7 +254,8 @@ impl Db {
         Ok(self.tiers().step()? == crate::tiering::Step::Worked)
     }
 
-    /// Cleans the whole log now. Never needed: the store does it by itself.
+    /// Cleans the whole log now, and rewrites it in order of its keys where there is room for a
+    /// second copy. Never needed: the store does both by itself.
     pub fn compact(&self) -> Result<()> {
         self.tiers().check_open()?;
         self.tiers().compact()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use terrace_benches::workload::{THETA, Zipf, fill_value, is_value_of, key};
+use terrace_benches::workload::{Numbers, THETA, Zipf, fill_value, is_value_of, key};
 
 use crate::engine::{Engine, Outcome, Pair};
 use crate::group::{BATCH_LEN, Job, check, emit, figure, get, median_rate, numbers, some};
@@ -11,6 +11,8 @@ use crate::group::{BATCH_LEN, Job, check, emit, figure, get, median_rate, number
 const KEYS: u64 = 32;
 /// Records of one scan.
 const ROWS: u64 = 50;
+/// How long scans go on before they are measured: stores that learn from them have learnt then.
+const SCAN_WARM_UP: Duration = Duration::from_secs(3);
 /// How long each pass of the limited row takes.
 const LIMITED_TIME: Duration = Duration::from_secs(3);
 /// Bytes of a value where memory is limited: the data shall be larger than what a process needs.
@@ -80,18 +82,24 @@ fn multi_get(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
     Ok(calls * figure(KEYS))
 }
 
-/// Scans a second.
+/// Scans a second, after some seconds of them.
 fn scan(job: &Job, engine: &dyn Engine, scans: u64) -> Outcome<f64> {
-    median_rate(job, 1, scans, |numbers, scans| {
-        let reader = engine.reader()?;
-        let mut bytes = 0;
-        for _ in 0..scans {
-            let from = key(numbers.below(job.loaded()));
-            let add = &mut |key: &[u8], value: &[u8]| bytes += key.len() + value.len();
-            reader.scan(&from, ROWS, add)?;
-        }
-        check(bytes > 0, 0)
-    })
+    let (begin, mut numbers) = (Instant::now(), numbers(job, 3));
+    while begin.elapsed() < SCAN_WARM_UP {
+        some_scans(job, engine, &mut numbers, 1000)?;
+    }
+    median_rate(job, 1, scans, |numbers, scans| some_scans(job, engine, numbers, scans))
+}
+
+fn some_scans(job: &Job, engine: &dyn Engine, numbers: &mut Numbers, scans: u64) -> Outcome<()> {
+    let reader = engine.reader()?;
+    let mut bytes = 0;
+    for _ in 0..scans {
+        let from = key(numbers.below(job.loaded()));
+        let add = &mut |key: &[u8], value: &[u8]| bytes += key.len() + value.len();
+        reader.scan(&from, ROWS, add)?;
+    }
+    check(bytes > 0, 0)
 }
 
 /// Zipf gets where the data is four times the memory that the process may have.

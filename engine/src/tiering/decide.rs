@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ids::Location;
 use crate::tiering::Step;
 use crate::tiering::relocate::Aim;
+use crate::tiering::seal::EARLY_SEAL_LEN;
 use crate::tiering::switch::Item;
 use crate::tiers::append::Append;
 use crate::tiers::debt::garbage_bound;
@@ -20,8 +21,6 @@ const GARBAGE_PERCENT_MIN: u64 = 8;
 const INDEX_BUCKETS: u64 = 512;
 /// New keys that are worth sorting in before somebody asks for them in order.
 const SORT_LEAST: usize = 1024;
-/// Bytes of journal that are worth sealing early.
-pub(crate) const EARLY_SEAL_LEN: u64 = 64 << 10;
 
 /// A sealed segment and what its account says.
 #[derive(Debug, Clone)]

@@ -8,8 +8,10 @@ pub(crate) mod decide;
 pub(crate) mod gather;
 pub(crate) mod merging;
 pub(crate) mod relocate;
+pub(crate) mod scattered;
 pub(crate) mod seal;
 pub(crate) mod sorting;
+pub(crate) mod survivor;
 pub(crate) mod switch;
 pub(crate) mod workers;
 

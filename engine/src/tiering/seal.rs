@@ -11,6 +11,9 @@ use crate::tiers::append::Append;
 use crate::tiers::{Maintenance, Tiers};
 use crate::warm::active::SegmentWriter;
 
+/// Bytes of journal that are worth sealing early.
+pub(crate) const EARLY_SEAL_LEN: u64 = 64 << 10;
+
 impl Tiers {
     /// Seals the oldest full segment together with the segments attached to it.
     pub(crate) fn seal_step(&self, _maintenance: &mut Maintenance) -> Result<Step> {
