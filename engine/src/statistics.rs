@@ -17,7 +17,7 @@ const HANDLES_MAX: usize = 8;
 type Figure = (&'static str, u64, bool);
 
 /// The figures of a store by name.
-fn figures(stats: &Stats) -> [Figure; 30] {
+fn figures(stats: &Stats) -> [Figure; 31] {
     [
         ("puts", stats.puts, true),
         ("deletes", stats.deletes, true),
@@ -30,6 +30,7 @@ fn figures(stats: &Stats) -> [Figure; 30] {
         ("survivor_bytes", stats.survivor_bytes, true),
         ("archive_bytes", stats.archive_bytes, true),
         ("segments_cleaned", stats.segments_cleaned, true),
+        ("records_gathered", stats.records_gathered, true),
         ("records_demoted", stats.records_demoted, true),
         ("records_expired", stats.records_expired, true),
         ("archives_merged", stats.archives_merged, true),

@@ -32,6 +32,8 @@ pub struct Stats {
     pub archive_bytes: u64,
     /// Segments reclaimed.
     pub segments_cleaned: u64,
+    /// Records that were copied into the order of their keys, for scans.
+    pub records_gathered: u64,
     /// Records moved to an archive.
     pub records_demoted: u64,
     /// Expired records collected from the log.
@@ -140,6 +142,7 @@ impl Stats {
             survivor_bytes: read(&counters.survivor_bytes),
             archive_bytes: read(&counters.archive_bytes),
             segments_cleaned: read(&counters.segments_cleaned),
+            records_gathered: read(&counters.records_gathered),
             records_demoted: read(&counters.records_demoted),
             records_expired: read(&counters.records_expired),
             archives_merged: read(&counters.archives_merged),

@@ -8,7 +8,7 @@ use terrace::{Db, Stats, VerifyOptions};
 use crate::output::{classes, ledger_table, progress};
 use crate::{Answer, Failure};
 
-fn figures(stats: &Stats) -> [(&'static str, u64); 27] {
+fn figures(stats: &Stats) -> [(&'static str, u64); 28] {
     [
         ("puts", stats.puts),
         ("deletes", stats.deletes),
@@ -21,6 +21,7 @@ fn figures(stats: &Stats) -> [(&'static str, u64); 27] {
         ("survivor_bytes", stats.survivor_bytes),
         ("archive_bytes", stats.archive_bytes),
         ("segments_cleaned", stats.segments_cleaned),
+        ("records_gathered", stats.records_gathered),
         ("records_demoted", stats.records_demoted),
         ("records_expired", stats.records_expired),
         ("archives_merged", stats.archives_merged),

@@ -151,6 +151,7 @@ fn movement(out: &mut String, now: &Frame, before: Option<&Frame>) {
         ("by cleaning", "survivor_bytes", true),
         ("to archives", "archive_bytes", true),
         ("segments cleaned", "segments_cleaned", false),
+        ("records gathered", "records_gathered", false),
         ("records demoted", "records_demoted", false),
         ("records expired", "records_expired", false),
         ("archives merged", "archives_merged", false),

@@ -127,6 +127,7 @@ impl Tiers {
             let copies = output.items.iter().zip(&output.offsets);
             self.switch_to_warm(copies, output.writer.segment.slot);
             self.note_gathered(output);
+            bump(&self.counters.records_gathered, output.items.len() as u64);
         }
         if let Some((writer, _)) = &drafts.survivor {
             let from = judged.survivors.iter().chain(&judged.kept);

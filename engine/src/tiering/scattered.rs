@@ -208,6 +208,7 @@ mod tests {
         settle(&ks);
         assert_eq!(order_of(&ks), (COUNT, 0));
         let moved = db.stats().survivor_bytes;
+        assert_eq!(db.stats().records_gathered, COUNT);
         check(&db, &ks, |_| true);
         assert_eq!(walk(&ks, 4), 4 * COUNT);
         assert_eq!(ks.tiers().extra.jumps.load(Ordering::Relaxed), 0, "hints lead to the copies");

@@ -83,6 +83,7 @@ pub(crate) struct Counters {
     pub survivor_bytes: AtomicU64,
     pub archive_bytes: AtomicU64,
     pub segments_cleaned: AtomicU64,
+    pub records_gathered: AtomicU64,
     pub records_demoted: AtomicU64,
     pub records_expired: AtomicU64,
     pub archives_merged: AtomicU64,
