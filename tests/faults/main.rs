@@ -7,6 +7,7 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod limits;
 mod security;
 mod seeds;
 mod sweep;

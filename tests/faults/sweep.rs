@@ -3,15 +3,19 @@
 //! doubled, swapped, taken from an older copy and from another store.
 //!
 //! Each outcome is one of: identical; refused with a report; served with the damage named. Never a
-//! panic, a wrong value, or a silent "absent". `TERRACE_SWEEP=all` flips all eight bits of a byte.
+//! panic, a wrong value, a silent "absent", more than two seconds of a processor or 512 MiB; each
+//! sweep prints the most that it saw. `TERRACE_SWEEP=all` flips all eight bits of each byte and
+//! cuts at every length.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use terrace::testing::{ManualTime, SimVfs, Vfs};
 use terrace::{Db, Error, OpenPolicy, Options};
+
+use crate::limits::{beyond, cpu_us, peak_kib};
 
 const HOME: &str = "/store";
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -19,6 +23,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 const SALVAGE_EVERY: usize = 40;
 
 type Files = BTreeMap<String, Vec<u8>>;
+/// Files of a store that are others now, or gone.
+type Change = Vec<(String, Option<Vec<u8>>)>;
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A closed store, what it holds, and which keys it held once.
@@ -257,47 +263,96 @@ impl Sound {
         Ok(())
     }
 
-    /// Judges many damaged stores on all processors; prints the counts of each outcome.
-    fn sweep(&self, what: &str, damaged: &[(String, Files)]) -> usize {
+    fn with(&self, change: Change) -> Files {
+        let mut files = self.files.clone();
+        for (name, bytes) in change {
+            match bytes {
+                Some(bytes) => drop(files.insert(name, bytes)),
+                None => drop(files.remove(&name)),
+            }
+        }
+        files
+    }
+
+    /// Judges many damaged stores on all processors; prints the counts of each outcome, and the
+    /// most that one took. Answers how many were not identical.
+    fn sweep(
+        &self,
+        what: &str,
+        count: usize,
+        damaged: impl Fn(usize) -> (String, Change) + Sync,
+    ) -> usize {
         let next = AtomicUsize::new(0);
+        let slowest_us = AtomicU64::new(0);
         let counts = [const { AtomicUsize::new(0) }; 3];
+        let one = |at: usize| {
+            let (name, change) = damaged(at);
+            let files = self.with(change);
+            let began = cpu_us();
+            match self.judge(&files, at.is_multiple_of(SALVAGE_EVERY)) {
+                Ok(outcome) => counts[outcome as usize].fetch_add(1, Ordering::Relaxed),
+                Err(text) => panic!("{what}: {name}: {text}"),
+            };
+            let took_us = cpu_us() - began;
+            slowest_us.fetch_max(took_us, Ordering::Relaxed);
+            if let Some(text) = beyond(took_us, peak_kib()) {
+                panic!("{what}: {name}: {text}");
+            }
+        };
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some((name, files)) = damaged.get(at) else { break };
-                        match self.judge(files, at.is_multiple_of(SALVAGE_EVERY)) {
-                            Ok(outcome) => counts[outcome as usize].fetch_add(1, Ordering::Relaxed),
-                            Err(text) => panic!("{what}: {name}: {text}"),
-                        };
+                        if at >= count {
+                            break;
+                        }
+                        one(at);
                     }
                 });
             }
         });
         let [identical, refused, named] = counts.map(AtomicUsize::into_inner);
-        println!("{what}: {identical} identical, {refused} refused, {named} served with damage");
-        assert_eq!(identical + refused + named, damaged.len());
+        println!(
+            "{what}: {identical} identical, {refused} refused, {named} served with damage; at most \
+             {} ms of a processor, {} MiB",
+            slowest_us.into_inner().div_ceil(1000),
+            peak_kib() >> 10
+        );
+        assert_eq!(identical + refused + named, count);
         refused + named
     }
 
     /// The same, made one at a time: `change` gets each place of each file.
-    fn sweep_places(&self, what: &str, step: usize, change: impl Fn(&mut Vec<u8>, usize)) {
+    fn sweep_places(&self, what: &str, step: usize, change: impl Fn(&mut Vec<u8>, usize) + Sync) {
         let mut seen = 0;
         for (name, bytes) in &self.files {
-            let damaged: Vec<_> = (0..bytes.len())
-                .step_by(step)
-                .map(|at| {
-                    let mut files = self.files.clone();
-                    change(files.get_mut(name).unwrap(), at);
-                    (format!("{name} at {at}"), files)
-                })
-                .filter(|(_, files)| *files != self.files)
-                .collect();
-            seen += self.sweep(&format!("{what} {name}"), &damaged);
+            seen += self.sweep(&format!("{what} {name}"), bytes.len().div_ceil(step), |at| {
+                let mut changed = bytes.clone();
+                change(&mut changed, at * step);
+                (format!("{name} at {}", at * step), vec![(name.clone(), Some(changed))])
+            });
         }
         assert!(seen > 5, "{what}: hardly any damage was seen");
     }
+}
+
+#[test]
+fn the_sweep_sees_a_wrong_value_an_absent_key_and_one_that_came_back() {
+    let (sound, _) = sound(0);
+    let says = |change: &dyn Fn(&mut Sound)| {
+        let (mut other, _) = self::sound(0);
+        change(&mut other);
+        other.judge(&sound.files, true).unwrap_err()
+    };
+    let wrong = says(&|other| drop(other.content.insert(b"warm 05".into(), b"another".into())));
+    assert!(wrong.contains("warm 05"), "{wrong}");
+    let absent = says(&|other| drop(other.content.insert(b"warm 99".into(), b"never".into())));
+    assert!(absent.contains("warm 99"), "{absent}");
+    let back = says(&|other| other.deleted.push(b"warm 06".into()));
+    assert!(back.contains("warm 06"), "{back}");
+    let walked = says(&|other| drop(other.content.remove(&b"warm 06"[..])));
+    assert!(walked.contains("walk"), "{walked}");
 }
 
 #[test]
@@ -325,7 +380,8 @@ fn every_byte_is_flipped() {
 #[test]
 fn every_length_is_cut() {
     let (sound, _) = sound(0);
-    sound.sweep_places("cut", 3, Vec::truncate);
+    let step = if std::env::var_os("TERRACE_SWEEP").is_some() { 1 } else { 3 };
+    sound.sweep_places("cut", step, Vec::truncate);
     assert!(sound.files.len() > 5);
 }
 
@@ -339,13 +395,9 @@ fn a_store_that_was_not_closed_is_damaged() {
         let end = (at + 512).min(bytes.len());
         bytes[at..end].fill(0);
     });
-    let without = |name: &String| {
-        let mut files = sound.files.clone();
-        files.remove(name);
-        (format!("{name} deleted"), files)
-    };
-    let deleted: Vec<_> = sound.files.keys().map(without).collect();
-    assert!(sound.sweep("open, files", &deleted) > 2);
+    let names: Vec<_> = sound.files.keys().collect();
+    let without = |at: usize| (format!("{} deleted", names[at]), vec![(names[at].clone(), None)]);
+    assert!(sound.sweep("open, files", names.len(), without) > 2);
 }
 
 #[test]
@@ -384,50 +436,47 @@ fn sectors_are_zeroed_swapped_and_made_old() {
     for (name, bytes) in &sound.files {
         for (other, source) in sound.files.iter().chain(&old) {
             for at in (0..bytes.len().min(source.len())).step_by(512) {
-                let mut files = sound.files.clone();
                 let end = (at + 512).min(bytes.len()).min(source.len());
-                files.get_mut(name).unwrap()[at..end].copy_from_slice(&source[at..end]);
-                if files != sound.files {
-                    damaged.push((format!("{other} into {name} at {at}"), files));
+                if bytes[at..end] != source[at..end] {
+                    let sector = source[at..end].to_vec();
+                    damaged.push((format!("{other} into {name} at {at}"), name, at, sector));
                 }
             }
         }
     }
-    assert!(damaged.len() > 20 && sound.sweep("sector of", &damaged) > 5);
+    let one = |at: usize| {
+        let (what, name, at, sector) = &damaged[at];
+        let mut bytes = sound.files[*name].clone();
+        bytes[*at..at + sector.len()].copy_from_slice(sector);
+        (what.clone(), vec![((*name).clone(), Some(bytes))])
+    };
+    assert!(damaged.len() > 20 && sound.sweep("sector of", damaged.len(), one) > 5);
 }
 
 #[test]
 fn files_are_deleted_doubled_swapped_old_and_of_another_store() {
     let (sound, old) = sound(0);
     let (other, _) = self::sound(7);
-    let mut damaged = Vec::new();
+    let mut damaged: Vec<(String, Change)> = Vec::new();
     for (name, bytes) in &sound.files {
-        let mut deleted = sound.files.clone();
-        deleted.remove(name);
-        damaged.push((format!("{name} deleted"), deleted));
-        let mut emptied = sound.files.clone();
-        emptied.insert(name.clone(), Vec::new());
-        damaged.push((format!("{name} emptied"), emptied));
+        damaged.push((format!("{name} deleted"), vec![(name.clone(), None)]));
+        damaged.push((format!("{name} emptied"), vec![(name.clone(), Some(Vec::new()))]));
         for source in [&old, &other.files] {
             if let Some(found) = source.get(name).filter(|found| *found != bytes) {
-                let mut taken = sound.files.clone();
-                taken.insert(name.clone(), found.clone());
+                let taken = vec![(name.clone(), Some(found.clone()))];
                 damaged.push((format!("{name} from elsewhere"), taken));
             }
         }
         for (second, bytes_of_second) in &sound.files {
             if second > name && second.get(10..14) == name.get(10..14) {
-                let mut swapped = sound.files.clone();
-                swapped.insert(name.clone(), bytes_of_second.clone());
-                swapped.insert(second.clone(), bytes.clone());
+                let double = (second.clone(), Some(bytes.clone()));
+                let swapped = vec![(name.clone(), Some(bytes_of_second.clone())), double.clone()];
                 damaged.push((format!("{name} and {second} swapped"), swapped));
-                let mut doubled = sound.files.clone();
-                doubled.insert(second.clone(), bytes.clone());
-                damaged.push((format!("{name} doubled as {second}"), doubled));
+                damaged.push((format!("{name} doubled as {second}"), vec![double]));
             }
         }
     }
-    assert!(sound.sweep("files", &damaged) > 5);
+    assert!(sound.sweep("files", damaged.len(), |at| damaged[at].clone()) > 5);
     // A file under a number that the manifest does not list changes nothing.
     let (name, bytes) = sound.files.iter().find(|(name, _)| name.contains(".seg")).unwrap();
     let mut added = sound.files.clone();

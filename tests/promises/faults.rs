@@ -194,3 +194,193 @@ fn archives_lie_in_a_directory_of_their_own_when_one_is_named() {
     let ks = db.keyspace("default").unwrap();
     assert!((0..2000_u32).all(|i| ks.contains(i.to_be_bytes()).unwrap()));
 }
+
+#[test]
+fn a_read_error_while_opening_is_told_and_never_taken_for_a_missing_file() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for i in 0..400_u32 {
+        ks.put(i.to_be_bytes(), vec![7; 300]).unwrap();
+        match i {
+            100 | 200 => db.archive_all().unwrap(),
+            300 => db.compact().unwrap(),
+            _ => {}
+        }
+    }
+    drop(ks);
+    let disk = disk.kill();
+    let (mut failed, mut sound_in_a_row) = (0, 0);
+    for k in 1.. {
+        let copy = disk.clone_image();
+        copy.fail_read_at(k);
+        match open_sim(&copy, &time) {
+            Ok(db) => {
+                copy.heal();
+                assert!(db.verify(|_| ()).unwrap().is_sound(), "read {k}: taken for damage");
+                assert_eq!(db.keyspace("default").unwrap().iter().count(), 400, "read {k}");
+                sound_in_a_row += 1;
+            }
+            Err(Error::Damaged { damage, .. }) => {
+                assert!(damage.iter().all(|one| one.found != "missing"), "read {k}: {damage:?}");
+                (failed, sound_in_a_row) = (failed + 1, 0);
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Io { .. }), "read {k}: {error}");
+                (failed, sound_in_a_row) = (failed + 1, 0);
+            }
+        }
+        if sound_in_a_row > 20 {
+            break;
+        }
+    }
+    assert!(failed > 5, "{failed} read errors were told");
+}
+
+#[test]
+fn a_first_manifest_that_is_torn_in_either_copy_alone_is_no_store_yet() {
+    for name in ["0000000001.man0", "0000000001.man1"] {
+        let (disk, time) = disk();
+        disk.create_dir(Path::new(SIM_PATH)).unwrap();
+        disk.edit(format!("{SIM_PATH}/{name}"), |bytes: &mut Vec<u8>| bytes.extend([1, 2, 3]));
+        let db = open_sim(&disk, &time).unwrap();
+        db.keyspace("default").unwrap().put("key", "value").unwrap();
+        db.close().unwrap();
+        let again = open_sim(&disk, &time).unwrap();
+        assert!(again.keyspace("default").unwrap().contains("key").unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_store_is_named_by_readers_as_well() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("file");
+    std::fs::write(&path, "no directory").unwrap();
+    for error in [tiny().open_read_only(&path).err(), tiny().open(&path).err()] {
+        assert!(matches!(error, Some(Error::Foreign { .. })), "{error:?}");
+    }
+    let absent = tiny().open_read_only(scratch.join("nothing")).err();
+    assert!(matches!(absent, Some(Error::Foreign { .. })), "{absent:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"no directory");
+}
+
+#[test]
+fn a_missing_or_linked_file_is_listed_and_degraded_serves_the_rest() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("db");
+    let db = tiny().without_workers().open(&path).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    ks.put("a", "archived").unwrap();
+    db.archive_all().unwrap();
+    ks.put("b", "sealed").unwrap();
+    db.compact().unwrap();
+    ks.put("c", "in the journal").unwrap();
+    db.sync().unwrap();
+    let names: Vec<_> = crate::files_of(&path).into_keys().collect();
+    let kept = |name: &String| name.contains(".seg") || name.contains(".arc");
+    let (mut listed, mut cases) = (0, 0);
+    for name in names.iter().filter(|name| kept(name)) {
+        for is_link in [false, true] {
+            cases += 1;
+            let copy = scratch.join(&format!("copy {cases}"));
+            std::fs::create_dir(&copy).unwrap();
+            for name in &names {
+                std::fs::copy(path.join(name), copy.join(name)).unwrap();
+            }
+            std::fs::remove_file(copy.join(name)).unwrap();
+            if is_link {
+                std::os::unix::fs::symlink(path.join(name), copy.join(name)).unwrap();
+            }
+            match tiny().open(&copy) {
+                Err(Error::Damaged { damage, .. }) => {
+                    assert!(damage.iter().any(|one| one.file == *name), "{name}: {damage:?}");
+                    let degraded = tiny().open_policy(OpenPolicy::Degraded).open(&copy).unwrap();
+                    assert!(!degraded.verify(|_| ()).unwrap().is_sound());
+                    listed += 1;
+                }
+                // The journal's own end is not guessed at.
+                Err(Error::Io { .. }) => assert!(is_link, "{name}"),
+                // A spare that never held a record.
+                Ok(db) => assert_eq!(db.keyspace("default").unwrap().iter().count(), 3, "{name}"),
+                Err(other) => panic!("{name}: {other}"),
+            }
+        }
+    }
+    assert!(listed >= 5, "{listed} of {cases} were listed");
+}
+
+#[test]
+fn every_clear_of_the_journals_tail_is_told_to_its_own_keyspace() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let (a, b) = (db.keyspace("a").unwrap(), db.keyspace("b").unwrap());
+    a.put("x", "1").unwrap();
+    b.put("y", "1").unwrap();
+    a.clear().unwrap();
+    a.put("x", "2").unwrap();
+    b.clear().unwrap();
+    a.clear().unwrap();
+    b.put("z", "3").unwrap();
+    let again = open_sim(&disk.kill(), &time).unwrap();
+    assert_eq!(again.keyspace("a").unwrap().iter().count(), 0);
+    let left: Vec<_> = again.keyspace("b").unwrap().iter().map(|row| row.unwrap().0).collect();
+    assert_eq!(left.iter().map(|key| &key[..]).collect::<Vec<_>>(), [b"z"]);
+    assert_exact(&again);
+}
+
+#[test]
+fn who_holds_a_store_is_told_with_the_time_since_when() {
+    let scratch = Scratch::new().unwrap();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let before = u64::try_from(now().as_millis()).unwrap();
+    let _held = tiny().open(scratch.join("db")).unwrap();
+    let after = u64::try_from(now().as_millis()).unwrap();
+    match tiny().open(scratch.join("db")) {
+        Err(Error::Locked { holder_pid, since_ms: Some(since_ms), .. }) => {
+            assert_eq!(holder_pid, Some(std::process::id()));
+            assert!((before..=after).contains(&since_ms), "{since_ms}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_key_that_rot_made_another_key_is_an_error_of_walks_and_a_put_heals_it() {
+    for with_image in [false, true] {
+        let (disk, time) = disk();
+        let db = open_sim(&disk, &time).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        for i in 0..10_u32 {
+            ks.put(format!("k{i:02}"), vec![b'v'; 100]).unwrap();
+        }
+        assert_eq!(ks.iter().count(), 10);
+        db.compact().unwrap();
+        drop(ks);
+        db.close().unwrap();
+        let names = disk.open_dir(Path::new(SIM_PATH)).unwrap().list().unwrap();
+        for name in names.into_iter().map(|entry| format!("{SIM_PATH}/{}", entry.name)) {
+            if name.contains(".seg") {
+                disk.edit(&name, |bytes: &mut Vec<u8>| {
+                    if let Some(at) = bytes.windows(3).position(|window| window == b"k03") {
+                        bytes[at + 2] ^= 1;
+                    }
+                });
+            } else if name.contains(".idx") && !with_image {
+                disk.lose(name);
+            }
+        }
+        let db = open_sim(&disk, &time).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        assert!(matches!(ks.get("k03"), Err(Error::Corrupt(_))));
+        assert_eq!(ks.get("k02").unwrap().as_deref(), Some(&[b'v'; 100][..]));
+        assert!(ks.iter().any(|item| item.is_err()), "the whole walk");
+        assert!(ks.prefix("k03").any(|item| item.is_err()), "where the key belongs");
+        let scanned = ks.scan_with("k03".."k04", |_, _| std::ops::ControlFlow::Continue(()));
+        assert!(matches!(scanned, Err(Error::Corrupt(_))), "{scanned:?}");
+        assert!(ks.keys::<&[u8]>(..).any(|key| key.is_err()), "keys alone");
+        ks.put("k03", vec![b'v'; 100]).unwrap();
+        let healed: Vec<_> = ks.iter().map(|item| item.unwrap().0.to_vec()).collect();
+        let all: Vec<_> = (0..10).map(|i| format!("k{i:02}").into_bytes()).collect();
+        assert_eq!(healed, all);
+    }
+}

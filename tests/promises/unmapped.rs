@@ -125,3 +125,22 @@ fn a_write_that_fails_is_the_puts_answer_and_nothing_follows_it() {
     assert_eq!(ks.get("after").unwrap(), None);
     ks.put("after", "4").unwrap();
 }
+
+#[test]
+fn an_end_of_a_keyspace_that_did_not_reach_the_file_is_an_error() {
+    for drops in [false, true] {
+        let (disk, time) = (SimVfs::new(12), Arc::new(ManualTime::new(1_700_000_000_000)));
+        let open = |disk: &SimVfs| sim_options(disk, &time).file_maps(false).open(SIM_PATH);
+        let db = open(&disk).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        ks.put("before", "1").unwrap();
+        disk.fail_write_at(1);
+        let ended = if drops { db.drop_keyspace("default").map(drop) } else { ks.clear() };
+        assert!(matches!(ended, Err(Error::Io { .. })), "{ended:?}");
+        assert_eq!(ks.get("before").unwrap().as_deref(), Some(&b"1"[..]), "nothing has changed");
+        assert!(ks.put("after", "2").is_err());
+        let again = open(&disk.kill()).unwrap();
+        let ks = again.keyspace("default").unwrap();
+        assert_eq!(ks.get("before").unwrap().as_deref(), Some(&b"1"[..]));
+    }
+}

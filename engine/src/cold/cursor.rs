@@ -81,6 +81,11 @@ impl CursorRecord<'_> {
     fn copy(&self) -> Value {
         Value::from(self.record.value)
     }
+
+    /// Bytes of the value outside of the blocks.
+    pub(crate) fn raw_len(&self) -> u64 {
+        self.raw.map_or(0, |_| self.record.value.len() as u64)
+    }
 }
 
 impl Archive {

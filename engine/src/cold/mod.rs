@@ -9,6 +9,7 @@ pub(crate) mod decode;
 pub(crate) mod dictionary;
 pub(crate) mod filter;
 mod hashes;
+pub(crate) mod live;
 pub(crate) mod opening;
 pub(crate) mod reader;
 pub(crate) mod tally;

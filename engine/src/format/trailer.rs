@@ -226,32 +226,40 @@ impl<'a> TrailerReader<'a> {
         })
     }
 
-    /// The entries with this tag, found by the directory without reading the rest.
-    pub(crate) fn find(&self, tag: u32) -> Decoded<Vec<TrailerEntry>> {
-        let groups = self.directory.len() / 8;
-        let mut found = Vec::new();
-        let (mut low, mut high) = (0, groups);
+    /// The entry of a record, found by the directory without reading the rest: entries rise by tag
+    /// and place, so that a tag that fills the trailer costs no more than another.
+    pub(crate) fn find(&self, tag: u32, offset: u32) -> Decoded<Option<TrailerEntry>> {
+        let (mut low, mut high) = (0, self.directory.len() / 8);
         while low < high {
             let middle = usize::midpoint(low, high);
-            if self.group(middle)?.0 < tag { low = middle + 1 } else { high = middle }
-        }
-        for group in low.saturating_sub(1)..groups {
-            let (first, start) = self.group(group)?;
-            if first > tag {
-                break;
-            }
-            let mut fields = Fields::new(self.groups.get(start as usize..).unwrap_or(&[]));
-            let mut at = first;
-            let members =
-                (self.count as usize - group * TRAILER_GROUP_COUNT).min(TRAILER_GROUP_COUNT);
-            for _ in 0..members {
-                let entry = self.entry(&mut fields, &mut at)?;
-                if entry.tag == tag {
-                    found.push(entry);
-                }
+            let first = self.group_entries(middle)?.next().transpose()?;
+            if first.is_some_and(|first| (first.tag, first.offset) <= (tag, offset)) {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
-        Ok(found)
+        let Some(group) = low.checked_sub(1) else { return Ok(None) };
+        for entry in self.group_entries(group)? {
+            let entry = entry?;
+            if (entry.tag, entry.offset) == (tag, offset) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    fn group_entries(
+        &self,
+        group: usize,
+    ) -> Decoded<impl Iterator<Item = Decoded<TrailerEntry>> + '_> {
+        let (mut tag, start) = self.group(group)?;
+        let mut fields = Fields::new(self.groups.get(start as usize..).unwrap_or(&[]));
+        let before = group.saturating_mul(TRAILER_GROUP_COUNT);
+        let members = (self.count as usize).saturating_sub(before).min(TRAILER_GROUP_COUNT);
+        #[cfg(test)]
+        tests::GROUPS_READ.set(tests::GROUPS_READ.get() + 1);
+        Ok((0..members).map(move |_| self.entry(&mut fields, &mut tag)))
     }
 }
 
@@ -315,8 +323,16 @@ impl TrailerCursor<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::Cell;
+
     use proptest::prelude::*;
+
+    use super::*;
+
+    thread_local! {
+        /// Groups that searches of this thread looked into.
+        pub(super) static GROUPS_READ: Cell<u32> = const { Cell::new(0) };
+    }
 
     fn entries(seeds: &[(u32, u32, u64, u64)]) -> Vec<TrailerEntry> {
         let mut entries: Vec<_> = seeds
@@ -364,10 +380,12 @@ mod tests {
             }
             prop_assert!(pieces.iter().map(|(_, entry)| entry).eq(&entries));
             prop_assert!(pieces.iter().map(|(number, _)| *number).eq(0..reader.count()));
-            for entry in entries.iter().take(20) {
-                let same: Vec<_> = entries.iter().filter(|e| e.tag == entry.tag).copied().collect();
-                prop_assert_eq!(reader.find(entry.tag).unwrap(), same);
+            for entry in &entries {
+                prop_assert_eq!(reader.find(entry.tag, entry.offset).unwrap(), Some(*entry));
+                prop_assert_eq!(reader.find(entry.tag, entry.offset + 4).unwrap(), None);
             }
+            prop_assert_eq!(reader.find(u32::MAX, 64).unwrap(), None);
+            prop_assert_eq!(reader.find(0, 0).unwrap(), None);
         }
 
         #[test]
@@ -384,7 +402,7 @@ mod tests {
             bytes[at] = with;
             if let Ok(reader) = TrailerReader::decode(&bytes) {
                 prop_assert!(reader.entries().count() <= 4000);
-                prop_assert!(reader.find(1).is_ok_and(|found| found.len() < 10) || at > 0);
+                drop((reader.find(1, 64), reader.find(70_000, 72)));
             }
         }
     }
@@ -398,7 +416,8 @@ mod tests {
         };
         let read = |entry: TrailerEntry| {
             let bytes = encode(&[entry]);
-            TrailerReader::decode(&bytes).unwrap().find(7).is_ok()
+            let offset = entry.offset;
+            TrailerReader::decode(&bytes).unwrap().find(7, offset).is_ok()
         };
         assert!(read(entry(SEGMENT_FILE_LEN_MAX - 80, 80)));
         assert!(!read(entry(SEGMENT_FILE_LEN_MAX - 80, 88)));
@@ -409,6 +428,20 @@ mod tests {
         for (count, field) in [(most, "group count"), (most + 1, "entry count")] {
             bytes[8..12].copy_from_slice(&count.to_le_bytes());
             assert_eq!(TrailerReader::decode(&bytes).unwrap_err().field, field);
+        }
+    }
+
+    #[test]
+    fn one_tag_in_every_entry_costs_a_search_no_more_than_twenty_groups() {
+        let entries: Vec<_> = (0..100_000_u32)
+            .map(|i| TrailerEntry { offset: 64 + i * 48, ..self::entries(&[(7, 2, 3, 4)])[0] })
+            .collect();
+        let bytes = encode(&entries);
+        let reader = TrailerReader::decode(&bytes).unwrap();
+        for entry in entries.iter().step_by(977) {
+            GROUPS_READ.set(0);
+            assert_eq!(reader.find(7, entry.offset).unwrap(), Some(*entry));
+            assert!(GROUPS_READ.get() <= 20, "{} groups", GROUPS_READ.get());
         }
     }
 

@@ -130,8 +130,8 @@ fn trailer(data: &[u8]) -> bool {
     let entries: Vec<_> = reader.entries().map_while(Result::ok).collect();
     assert!(entries.len() <= bytes.len());
     for entry in entries.iter().take(64) {
-        if let Ok(found) = reader.find(entry.tag) {
-            assert!(found.len() <= bytes.len());
+        if let Ok(Some(found)) = reader.find(entry.tag, entry.offset) {
+            assert_eq!((found.tag, found.offset), (entry.tag, entry.offset));
         }
     }
     let sorted = entries.is_sorted_by_key(|entry| (entry.tag, entry.offset));

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::cold::builder::{ArchiveBuilder, NewArchive};
-use crate::cold::cursor::Cursor;
 use crate::cold::dictionary::Sampler;
+use crate::cold::live::Live;
 use crate::cold::reader::Archive;
 use crate::cold::{ArchiveEntry, ArchiveSet, ColdRecord};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ const LEVEL_MIN: i32 = 1;
 
 /// A record that waits in the merge.
 struct Head {
-    cursor: usize,
+    victim: usize,
     incarnation: Incarnation,
     key: Vec<u8>,
 }
@@ -199,10 +199,10 @@ impl Tiers {
         now_ms: u64,
         mut each: impl FnMut(&ColdRecord<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut cursors: Vec<Cursor> = victims.iter().map(|entry| entry.archive.cursor()).collect();
+        let mut victims: Vec<Live> = victims.iter().map(Live::of).collect();
         let mut heads: Vec<Head> = Vec::new();
-        for (index, (cursor, entry)) in cursors.iter_mut().zip(victims).enumerate() {
-            heads.extend(self.advance(index, cursor, entry, now_ms, None)?);
+        for (index, live) in victims.iter_mut().enumerate() {
+            heads.extend(self.advance(index, live, now_ms)?);
         }
         while let Some(first) = heads
             .iter()
@@ -211,36 +211,25 @@ impl Tiers {
             .map(|(at, _)| at)
         {
             let head = heads.swap_remove(first);
-            let (Some(cursor), Some(entry)) =
-                (cursors.get_mut(head.cursor), victims.get(head.cursor))
-            else {
-                continue;
-            };
-            // The cursor stands on the head's record: it is read again, and handed on.
-            cursor.seek(head.incarnation, &head.key)?;
-            if let Some(found) = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))? {
+            let Some(live) = victims.get_mut(head.victim) else { continue };
+            // It stands behind the head's record, which is read again and handed on.
+            live.seek(head.incarnation, &head.key)?;
+            if let Some(found) = live.next()? {
                 each(&found.record)?;
             }
-            heads.extend(self.advance(head.cursor, cursor, entry, now_ms, Some(()))?);
+            heads.extend(self.advance(head.victim, live, now_ms)?);
         }
         Ok(())
     }
 
-    /// The next live record of a cursor, as a head.
-    fn advance(
-        &self,
-        index: usize,
-        cursor: &mut Cursor,
-        entry: &ArchiveEntry,
-        now_ms: u64,
-        _after: Option<()>,
-    ) -> Result<Option<Head>> {
-        while let Some(found) = cursor.next_if(|ordinal| !entry.dead.is_dead(ordinal))? {
+    /// The next record of an archive that a merge keeps, as a head.
+    fn advance(&self, victim: usize, live: &mut Live, now_ms: u64) -> Result<Option<Head>> {
+        while let Some(found) = live.next()? {
             let record = &found.record;
             let expired = record.deadline_ms != 0 && record.deadline_ms <= now_ms;
             if !expired && self.keyspaces.is_kept(record.incarnation) {
                 let (incarnation, key) = (record.incarnation, record.key.to_vec());
-                return Ok(Some(Head { cursor: index, incarnation, key }));
+                return Ok(Some(Head { victim, incarnation, key }));
             }
         }
         Ok(None)

@@ -1,6 +1,7 @@
 //! The ledger of an open store, and its recount from the files.
 //! Knows where each class is counted; the classes themselves are `ledger`'s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +9,7 @@ use crate::cold::ArchiveEntry;
 use crate::error::{Damage, Error, Result};
 use crate::format::record::RecordKind;
 use crate::format::segment::SEGMENT_HEADER_LEN;
+use crate::format::trailer::TrailerEntry;
 use crate::ids::{Location, Slot};
 use crate::ledger::{Audit, FileAccount, FileBytes, Ledger, MemoryBytes};
 use crate::manifest::FileState;
@@ -215,10 +217,12 @@ impl Tiers {
         let end = open.map_or_else(|| segment.records_end(), SegmentWriter::records_end);
         let mut known = append.account(segment.slot).cloned().unwrap_or_default();
         let mut recount = SegmentAccount::new(segment.created_ms);
+        // Read at the first record that is damaged, once for all.
+        let mut told: Option<BTreeMap<u32, TrailerEntry>> = None;
         let mut offset = SEGMENT_HEADER_LEN as u64;
         while offset < end {
             let at = Location::new(segment.slot, u32::try_from(offset).unwrap_or(u32::MAX));
-            let Some(len) = self.recount(append, segment, at, &mut recount)? else {
+            let Some(len) = self.recount(append, segment, at, &mut recount, &mut told)? else {
                 audit.differences.push(format!("{}: damaged from {offset} on", segment.id));
                 return Ok(());
             };
@@ -256,19 +260,18 @@ impl Tiers {
         segment: &Arc<Segment>,
         at: Location,
         recount: &mut SegmentAccount,
+        told: &mut Option<BTreeMap<u32, TrailerEntry>>,
     ) -> Result<Option<u64>> {
         let record = segment.record(u64::from(at.offset));
-        let (weight, tag, keyed) = match &record {
-            Ok(record) => {
-                let header = &record.header;
-                let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
-                let tag = self.seed.hash(header.incarnation, record.key).tag();
-                (Weight::of(header), tag, keyed)
-            }
-            Err(_) => match segment.witness_at(at.offset) {
-                Some(told) => (Weight::told(&told), told.tag, true),
-                None => return Ok(None),
-            },
+        let (weight, tag, keyed) = if let Ok(record) = &record {
+            let header = &record.header;
+            let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
+            let tag = self.seed.hash(header.incarnation, record.key).tag();
+            (Weight::of(header), tag, keyed)
+        } else {
+            let told = told.get_or_insert_with(|| segment.damaged_witnesses());
+            let Some(told) = told.get(&at.offset) else { return Ok(None) };
+            (Weight::told(told), told.tag, true)
         };
         let named = keyed && self.index.peek(tag, |e| Ok::<_, Error>(e.location == at))?.is_some();
         let counts = named && (weight.tombstone || self.keyspaces.is_kept(weight.incarnation));

@@ -29,6 +29,7 @@ impl Tiers {
         append.last_seq = append.last_seq.next();
         let seq = append.last_seq;
         self.append_mark(append, RecordKind::Clear, ended, &next.to_le_bytes(), seq);
+        self.check_stored(append.active.stored())?;
         let keep = self.moments.any_before(seq);
         self.keyspaces.end(ended, next, seq, keep);
         if !keep {

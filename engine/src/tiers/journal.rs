@@ -355,3 +355,7 @@ fn check_attached(
     });
     (walked.is_ok() && expected == record.header.seq.next()).then_some(first)
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -73,8 +73,8 @@ impl Hinted {
         span: &Span,
     ) -> Option<bool> {
         let header = &record.header;
-        if self.is_late(held, header.seq, span) || (!span.values && !self.is_tagged(tiers, record))
-        {
+        let is_told = || self.is_told(tiers, header.incarnation, record.key);
+        if self.is_late(held, header.seq, span) || (!span.values && !is_told()) {
             return None;
         }
         Some(
@@ -90,9 +90,10 @@ impl Hinted {
         seq > span.moment || (!self.asked && held.may_be_superseded(u64::from(self.offset)))
     }
 
-    /// Where the key alone is read, its hash is its checksum.
-    fn is_tagged(&self, tiers: &Tiers, record: &Record<'_>) -> bool {
-        tiers.seed.hash(record.header.incarnation, record.key).tag() == self.tag
+    /// Whether the key is the one that the order told. Where the key alone is read, its hash is its
+    /// checksum.
+    fn is_told(&self, tiers: &Tiers, incarnation: Incarnation, key: &[u8]) -> bool {
+        tiers.seed.hash(incarnation, key).tag() == self.tag
     }
 }
 
@@ -304,12 +305,17 @@ impl Lane {
             if hinted.is_late(segment, shown.seq, span) {
                 break;
             }
-            self.at += 1;
             let holds = shown.incarnation == span.incarnation
                 && shown.is_put
                 && tiers.is_alive(shown.deadline_ms);
             let (key, value) = shown.pair();
-            if holds && self.window.hold(self.direction, span, key) {
+            let is_inside = holds && self.window.hold(self.direction, span, key);
+            // A key that rotted may lie outside now.
+            if holds && !is_inside && !hinted.is_told(tiers, span.incarnation, key) {
+                break;
+            }
+            self.at += 1;
+            if is_inside {
                 if !Segment::is_sound(&shown, &begun) {
                     hinted.check_body(looked)?;
                 }
@@ -329,8 +335,12 @@ impl Lane {
         }
         let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
         let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
+        let is_inside = holds && self.window.hold(self.direction, span, record.key);
+        if holds && !is_inside && !hinted.is_told(tiers, span.incarnation, record.key) {
+            return Next::Unknown;
+        }
         self.at += 1;
-        if !holds || !self.window.hold(self.direction, span, record.key) {
+        if !is_inside {
             return Next::Nothing;
         }
         let Hinted { offset, segment, tag, .. } = *hinted;

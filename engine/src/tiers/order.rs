@@ -88,7 +88,8 @@ impl<'t> IndexedKeys<'t> {
         for (number, &place) in places.iter().enumerate() {
             let Some(segment) = table.of(place) else { return false };
             match segment.record(u64::from(place.offset)) {
-                Ok(record) if self.is_ordered(record.header.incarnation) => {
+                Ok(record) if !self.is_ordered(record.header.incarnation) => {}
+                Ok(record) if tiers.has_tag(&record, tag) => {
                     let mut key = Vec::with_capacity(record.key.len() + 4);
                     put_sort_key(&mut key, record.header.incarnation, record.key);
                     if keys.iter().all(|(known, _)| *known != key) {
@@ -96,8 +97,8 @@ impl<'t> IndexedKeys<'t> {
                         keys.push((key, hint));
                     }
                 }
-                Ok(_) => {}
-                Err(_) => *damaged += 1,
+                // Of a key that rotted nobody knows the place.
+                _ => *damaged += 1,
             }
         }
         found.is_ok() && Arc::ptr_eq(&table, &tiers.segments.load())

@@ -6,10 +6,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::error::{Damage, Result};
+use crate::format::cursor::FieldError;
 use crate::format::deadbits::{DeadBitmap, DeadBits};
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::trailer::{TrailerCursor, TrailerEntry};
-use crate::ids::{Incarnation, Location};
+use crate::hash::HashSeed;
+use crate::ids::{Incarnation, Location, SegmentId};
 use crate::warm::account::{SegmentAccount, Weight};
 use crate::warm::index::bucket::IndexEntry;
 use crate::warm::index::point::{Filling, IndexWriter, PointIndex};
@@ -18,6 +20,10 @@ use crate::warm::table::SegmentTable;
 
 /// Entries that a window of tags holds on average: they and their order fit the second cache.
 const WINDOW_COUNT: u64 = 2048;
+
+/// Keys that share a tag by chance are never so many. Behind these, a trailer is believed only
+/// where the key's own hash agrees: whoever forges one must not make all keys neighbours.
+const SAME_TAG_MAX: usize = 16;
 
 /// What the trailers add up to.
 pub(crate) struct Rebuilt {
@@ -33,8 +39,10 @@ pub(crate) fn rebuild(
     table: &SegmentTable,
     bits: &DeadBits,
     current: &HashSet<u32>,
+    seed: HashSeed,
 ) -> Result<Rebuilt> {
-    let mut merge = Merge { current, accounts: accounts_of(table), damage: Vec::new() };
+    let (accounts, damage, liars) = (accounts_of(table), Vec::new(), HashSet::new());
+    let mut merge = Merge { current, seed, accounts, damage, liars };
     let mut streams = Vec::new();
     let mut expected = 0;
     for segment in table.iter() {
@@ -90,8 +98,11 @@ struct Candidate<'t> {
 
 struct Merge<'t> {
     current: &'t HashSet<u32>,
+    seed: HashSeed,
     accounts: Vec<Option<SegmentAccount>>,
     damage: Vec<Damage>,
+    /// Segments whose trailers name tags that their keys do not have.
+    liars: HashSet<SegmentId>,
 }
 
 impl Merge<'_> {
@@ -155,12 +166,28 @@ impl Merge<'_> {
             several.sort_by_key(|one| std::cmp::Reverse(one.entry.seq));
             let mut kept: Vec<&Candidate<'_>> = Vec::new();
             for one in &several {
+                if kept.len() >= SAME_TAG_MAX && !self.has_tag(one) {
+                    continue;
+                }
                 if !kept.iter().any(|newer| same_key(newer, one)) {
                     kept.push(one);
                     self.enter(one, filling);
                 }
             }
         }
+    }
+
+    /// Whether the key of a record has the tag that the trailer tells. Names the segment, once,
+    /// when not.
+    fn has_tag(&mut self, one: &Candidate<'_>) -> bool {
+        let offset = u64::from(one.entry.offset);
+        let Ok(record) = one.segment.record(offset) else { return true };
+        let tag = self.seed.hash(record.header.incarnation, record.key).tag();
+        if tag != one.entry.tag && self.liars.insert(one.segment.id) {
+            let error = FieldError::new("trailer tag", one.entry.tag, tag);
+            self.damage.push(one.segment.damage("read trailer", offset, error));
+        }
+        tag == one.entry.tag
     }
 
     fn enter(&mut self, one: &Candidate<'_>, filling: &mut Filling<'_>) {
@@ -184,3 +211,7 @@ fn same_key(a: &Candidate<'_>, b: &Candidate<'_>) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+#[path = "rebuild_tests.rs"]
+mod tests;

@@ -360,7 +360,8 @@ impl Opened {
             self.report.index_image = true;
             Recovered { index, writer, table, accounts, cold, image: Some(image) }
         } else {
-            let Rebuilt { index, writer, accounts, damage } = rebuild(&table, bits, &current)?;
+            let rebuilt = rebuild(&table, bits, &current, self.seed())?;
+            let Rebuilt { index, writer, accounts, damage } = rebuilt;
             self.report.damage.extend(damage);
             Recovered { index, writer, table, accounts, cold, image: None }
         };

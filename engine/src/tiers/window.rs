@@ -289,10 +289,20 @@ impl Tiers {
                     continue;
                 }
             };
-            if bounds.hold(&record) {
+            // A key that rotted may be another one now, of this window or not.
+            if record.header.incarnation == bounds.incarnation && !self.has_tag(&record, tag) {
+                let damage = segment.check_body(u64::from(place.offset), &record).err();
+                looked.damage.extend(damage);
+            } else if bounds.hold(&record) {
                 looked.push(segment, &record, place.offset, tag, named);
             }
         }
         stable
+    }
+
+    /// Whether the key of a record has the tag under which the index names it. Where not, the key
+    /// rotted.
+    pub(crate) fn has_tag(&self, record: &Record<'_>, tag: u32) -> bool {
+        self.seed.hash(record.header.incarnation, record.key).tag() == tag
     }
 }

@@ -224,7 +224,8 @@ impl Tiers {
             Some(prepared) => self.store_attached(append, mutations, prepared),
             None => self.store_inline(append, mutations),
         };
-        self.check_stored(append, attached.as_deref())?;
+        let of_body = attached.map_or(Ok(()), |prepared| prepared.writer.stored());
+        self.check_stored(of_body.and_then(|()| append.active.stored()))?;
         self.enter(append, mutations, slot, &offsets)?;
         self.note_written(append, room);
         bump(&self.counters.user_bytes, len);
@@ -233,11 +234,8 @@ impl Tiers {
 
     /// Where files are not mapped a store may fail. What follows it could not be told from a tail,
     /// so nothing follows.
-    fn check_stored(&self, append: &Append, attached: Option<&Prepared>) -> Result<()> {
-        let of_body = attached.map_or(Ok(()), |prepared| prepared.writer.stored());
-        of_body
-            .and_then(|()| append.active.stored())
-            .inspect_err(|error| self.flusher.poison(error))
+    pub(crate) fn check_stored(&self, stored: Result<()>) -> Result<()> {
+        stored.inspect_err(|error| self.flusher.poison(error))
     }
 
     pub(crate) fn note_written(&self, append: &mut Append, len: u64) {
@@ -435,8 +433,9 @@ impl Tiers {
                 Ok(record) => {
                     let header = &record.header;
                     let weight = Weight::of(header);
-                    let same =
-                        header.incarnation == mutation.incarnation && record.key == mutation.key;
+                    // A key that rotted counts as this one as well.
+                    let same = header.incarnation == mutation.incarnation
+                        && (record.key == mutation.key || !self.has_tag(record, tag));
                     (same, Some(weight), header.seq, weight.tombstone)
                 }
                 Err(_) => match segment.witness(tag, offset) {

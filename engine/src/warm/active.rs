@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::canary::{Canary, planted};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::crc;
-use crate::format::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, encoded_len};
+use crate::format::record::{RECORD_HEADER_LEN, Record, RecordHeader, RecordKind, encoded_len};
 use crate::format::segment::{SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::trailer::{TrailerBuilder, TrailerEntry};
 use crate::hash::HashSeed;
@@ -263,7 +263,7 @@ impl SegmentWriter {
 pub(crate) fn walk_records(
     segment: &Segment,
     end: u64,
-    each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
+    each: impl FnMut(u32, &Record<'_>) -> Result<()>,
 ) -> Result<()> {
     walk_range(segment, &(SEGMENT_HEADER_LEN as u64..end), each)
 }
@@ -272,7 +272,7 @@ pub(crate) fn walk_records(
 pub(crate) fn walk_range(
     segment: &Segment,
     range: &Range<u64>,
-    mut each: impl FnMut(u32, &crate::format::record::Record<'_>) -> Result<()>,
+    mut each: impl FnMut(u32, &Record<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut offset = range.start;
     while offset < range.end {
@@ -303,10 +303,8 @@ fn build_trailer(segment: &Segment, end: u64, seed: &HashSeed) -> Result<(Vec<u8
     let first = first.min(last);
     let base = if deadline_base == u64::MAX { 0 } else { deadline_base };
     let mut builder = TrailerBuilder::new(first, base);
-    for (index, &(tag, offset)) in order.iter().enumerate() {
-        let entry = trailer_entry(segment, tag, offset)?;
-        let superseded = is_superseded(segment, &order, index, &entry)?;
-        builder.push(&TrailerEntry { superseded, ..entry });
+    for run in order.chunk_by(|a, b| a.0 == b.0) {
+        push_run(&mut builder, segment, run)?;
     }
     Ok((builder.finish(), first, last))
 }
@@ -321,34 +319,88 @@ fn trailer_entry(segment: &Segment, tag: u32, offset: u32) -> Result<TrailerEntr
         deadline_ms: header.deadline_ms,
         incarnation: header.incarnation,
         tombstone: header.kind == RecordKind::Tombstone,
-        superseded: false,
+        superseded: header.old,
     })
 }
 
-/// Whether another record of the same key in this segment has a higher `seq`.
-fn is_superseded(
+/// Adds the records of one tag. Nearly always there is one.
+fn push_run(
+    builder: &mut TrailerBuilder,
     segment: &Segment,
-    order: &[(u32, u32)],
-    index: usize,
-    entry: &TrailerEntry,
-) -> Result<bool, Damage> {
-    let start = order.get(..index).unwrap_or(&[]);
-    let first = start.iter().rposition(|(tag, _)| *tag != entry.tag).map_or(0, |at| at + 1);
-    let same = order.get(first..).unwrap_or(&[]).iter().take_while(|(tag, _)| *tag == entry.tag);
-    let record = segment.record(u64::from(entry.offset))?;
-    if record.header.old {
-        return Ok(true);
+    run: &[(u32, u32)],
+) -> Result<(), Damage> {
+    let entry = |&(tag, offset): &(u32, u32)| trailer_entry(segment, tag, offset);
+    if let [one] = run {
+        builder.push(&entry(one)?);
+        return Ok(());
     }
-    for &(_, offset) in same {
-        if offset == entry.offset {
-            continue;
-        }
-        let other = segment.record(u64::from(offset))?;
-        let same_key =
-            other.header.incarnation == record.header.incarnation && other.key == record.key;
-        if same_key && other.header.seq > record.header.seq {
-            return Ok(true);
+    let entries = run.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    let key = |at: usize| {
+        let record = segment.record(u64::from(entries.get(at)?.offset)).ok()?;
+        Some((record.header.incarnation, record.key))
+    };
+    let seqs: Vec<Seq> = entries.iter().map(|entry| entry.seq).collect();
+    let superseded = superseded(&seqs, |a, b| key(a).is_some() && key(a) == key(b));
+    for (entry, superseded) in entries.iter().zip(superseded) {
+        builder.push(&TrailerEntry { superseded: entry.superseded || superseded, ..*entry });
+    }
+    Ok(())
+}
+
+/// Which of some records with these `seq`s have a newer one of the same key among them.
+///
+/// Each is compared with the newest of every key that was seen: among the records of one tag there
+/// is one key, rarely two, but it may have been written hundreds of thousands of times.
+fn superseded(seqs: &[Seq], mut same_key: impl FnMut(usize, usize) -> bool) -> Vec<bool> {
+    let mut by_age: Vec<(Seq, usize)> = seqs.iter().copied().zip(0..).collect();
+    by_age.sort_unstable_by_key(|&(seq, _)| std::cmp::Reverse(seq));
+    let mut superseded = vec![false; seqs.len()];
+    let mut newest: Vec<(Seq, usize)> = Vec::new();
+    for (seq, at) in by_age {
+        let newer = newest.iter().find(|(_, other)| same_key(at, *other));
+        match (newer, superseded.get_mut(at)) {
+            (Some(newer), Some(is_superseded)) => *is_superseded = newer.0 > seq,
+            _ => newest.push((seq, at)),
         }
     }
-    Ok(false)
+    superseded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rule itself, without thought for what it costs.
+    fn by_pairs(records: &[(Seq, u32)]) -> Vec<bool> {
+        let newer = |one: &(Seq, u32)| records.iter().any(|o| o.1 == one.1 && o.0 > one.0);
+        records.iter().map(newer).collect()
+    }
+
+    #[test]
+    fn a_newer_record_of_the_same_key_supersedes_and_a_copy_does_not() {
+        let cases: [&[(u64, u32)]; 4] = [
+            &[(5, 1), (6, 1), (9, 1)],
+            &[(9, 1), (6, 2), (5, 1), (8, 2), (7, 3)],
+            &[(4, 1), (4, 1), (3, 1)],
+            &[],
+        ];
+        for case in cases {
+            let records: Vec<_> = case.iter().map(|&(seq, key)| (Seq(seq), key)).collect();
+            let seqs: Vec<_> = records.iter().map(|one| one.0).collect();
+            let found = superseded(&seqs, |a, b| records[a].1 == records[b].1);
+            assert_eq!(found, by_pairs(&records), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_fills_a_segment_costs_one_comparison_a_record() {
+        let seqs: Vec<Seq> = (1..=200_000).map(Seq).collect();
+        let mut compared = 0_u32;
+        let found = superseded(&seqs, |_, _| {
+            compared += 1;
+            true
+        });
+        assert_eq!(found.iter().filter(|is| !**is).count(), 1);
+        assert!(compared < 200_000, "{compared} comparisons");
+    }
 }

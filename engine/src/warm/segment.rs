@@ -1,6 +1,7 @@
 //! A segment as readers see it: one mapped file of the log, open or sealed.
 //! Knows bytes and offsets; knows nothing of the index, of liveness, or of why it is cleaned.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -53,6 +54,8 @@ pub(crate) struct Segment {
     /// Its records stand in the order of their keys as well as they can.
     gathered: AtomicBool,
     sealed: OnceLock<(SealedFacts, SegmentFooter)>,
+    /// The trailer's checksum held once.
+    trailer_checked: AtomicBool,
     /// One bit for each 4 KiB in which a long record starts: its body was checked.
     checked: Vec<AtomicU64>,
     /// One bit for each unit in which a record starts that the index no longer names. Made by the
@@ -83,6 +86,7 @@ impl Segment {
             resolved: AtomicBool::new(false),
             gathered: AtomicBool::new(false),
             sealed: OnceLock::new(),
+            trailer_checked: AtomicBool::new(false),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
             superseded: OnceLock::new(),
             entered: AtomicU32::new(0),
@@ -290,30 +294,49 @@ impl Segment {
 
     /// The trailer, checked against the manifest's checksum.
     pub(crate) fn trailer(&self) -> Result<TrailerReader<'_>, Damage> {
+        self.read_trailer(true)
+    }
+
+    fn read_trailer(&self, check: bool) -> Result<TrailerReader<'_>, Damage> {
         let Some((_, footer)) = self.sealed.get() else {
             let error = FieldError::new("trailer", "an open segment", "a sealed one");
             return Err(self.damage("read trailer", 0, error));
         };
         let at = footer.trailer_offset;
         let bytes = self.bytes_at(at, u64::from(footer.trailer_len)).unwrap_or(&[]);
-        let found = crc(bytes);
-        if found != footer.trailer_crc && !planted(Canary::TrustTrailer) {
-            let error = FieldError::new("trailer checksum", found, footer.trailer_crc);
-            return Err(self.damage("read trailer", at, error));
+        if check {
+            let found = crc(bytes);
+            if found != footer.trailer_crc && !planted(Canary::TrustTrailer) {
+                let error = FieldError::new("trailer checksum", found, footer.trailer_crc);
+                return Err(self.damage("read trailer", at, error));
+            }
+            self.trailer_checked.store(true, Ordering::Relaxed);
         }
         TrailerReader::decode(bytes).map_err(|error| self.damage("read trailer", at, error))
     }
 
+    /// The trailer, its checksum computed once since the segment was opened: where many records are
+    /// damaged, each asks.
+    fn witnesses(&self) -> Option<TrailerReader<'_>> {
+        self.read_trailer(!self.trailer_checked.load(Ordering::Relaxed)).ok()
+    }
+
     /// What the trailer says of the record at `offset`: the second witness of a damaged header.
     pub(crate) fn witness(&self, tag: u32, offset: u32) -> Option<TrailerEntry> {
-        let found = self.trailer().ok()?.find(tag).ok()?;
-        found.into_iter().find(|entry| entry.offset == offset)
+        self.witnesses()?.find(tag, offset).ok()?
     }
 
     /// The same when even the tag is unknown. Reads the whole trailer.
     pub(crate) fn witness_at(&self, offset: u32) -> Option<TrailerEntry> {
-        let trailer = self.trailer().ok()?;
-        trailer.entries().filter_map(Result::ok).find(|entry| entry.offset == offset)
+        self.witnesses()?.entries().filter_map(Result::ok).find(|entry| entry.offset == offset)
+    }
+
+    /// What the trailer says of every record whose header is damaged, by place.
+    pub(crate) fn damaged_witnesses(&self) -> BTreeMap<u32, TrailerEntry> {
+        let Some(trailer) = self.witnesses() else { return BTreeMap::new() };
+        let entries = trailer.entries().filter_map(Result::ok);
+        let damaged = entries.filter(|entry| self.record(u64::from(entry.offset)).is_err());
+        damaged.map(|entry| (entry.offset, entry)).collect()
     }
 }
 

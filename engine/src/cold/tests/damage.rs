@@ -1,8 +1,10 @@
 //! R1, R3, R4 and S1: damage is an error where it is met, never a panic and never a wrong value.
 
 use super::*;
+use crate::cold::ArchiveEntry;
+use crate::cold::live::Live;
 use crate::error::Damage;
-use crate::format::block::{BlockHeader, Codec};
+use crate::format::block::{BlockHeader, BlockWriter, Codec, Entry, EntryValue, put_sort_key};
 use crate::format::checksum::bound_crc;
 
 /// Keys with values of every kind that an archive stores, in several blocks.
@@ -221,6 +223,59 @@ fn without_its_filter_an_archive_still_answers() {
         assert_eq!(get(&opened.0, *incarnation, key).unwrap().as_ref(), Some(value));
     }
     assert_eq!(get(&opened.0, 1, b"absent").unwrap(), None);
+}
+
+/// Twenty entries that all name nearly the whole file as their value, checksums sound.
+fn archive_whose_entries_share_one_value(place: &Place) -> Arc<Archive> {
+    let len = BLOCK_VALUE_LEN_MAX + 1000;
+    let model: Model =
+        (0..20_u8).map(|n| ((1, vec![n; 3]), (1, 0, noise(len, u32::from(n) + 1)))).collect();
+    write(place, 1, &model, None);
+    let row = open(place, 1).unwrap().index().unwrap().row(0).unwrap().offset;
+    let mut bytes = read(place, 1);
+    let shared = bytes[64..index_of(row)].to_vec();
+    let mut writer = BlockWriter::new(CREATED_MS);
+    for (index, (_, key)) in (0..).zip(model.keys()) {
+        let mut sort_key = Vec::new();
+        put_sort_key(&mut sort_key, Incarnation(1), key);
+        let body_crc = body_crc(Incarnation(1), key, &shared);
+        let len = u32::try_from(shared.len()).unwrap();
+        let value = EntryValue::Raw { len, index, offset: 64 };
+        writer.push(&sort_key, &Entry { seq: Seq(1), deadline_ms: 0, body_crc, value });
+    }
+    let raw = writer.finish();
+    let payload = zstd::bulk::compress(raw, 19).unwrap();
+    let (mut header, stored) =
+        BlockHeader::decode(&bytes[index_of(row)..], 0x5EED_0001, row).unwrap();
+    assert!(payload.len() <= stored.len(), "{} of {}", payload.len(), stored.len());
+    header.raw_len = u32::try_from(raw.len()).unwrap();
+    (header.stored_len, header.codec) = (u32::try_from(payload.len()).unwrap(), Codec::Zstd);
+    let mut block = Vec::new();
+    header.encode(0x5EED_0001, row, &payload, &mut block);
+    bytes[index_of(row)..][..block.len()].copy_from_slice(&block);
+    replace(place, 1, &bytes);
+    open(place, 1).unwrap()
+}
+
+#[test]
+fn entries_that_share_one_value_cost_a_merge_no_more_than_the_file_holds_twice() {
+    let place = place();
+    let archive = archive_whose_entries_share_one_value(&place);
+    let mut cursor = archive.cursor();
+    assert!(cursor.next().unwrap().is_some(), "each entry by itself is sound");
+    let len = archive.file_len();
+    let mut live = Live::of(&ArchiveEntry::new(Arc::clone(&archive)));
+    let mut read = 0;
+    let error = loop {
+        match live.next() {
+            Ok(Some(found)) => read += found.raw_len(),
+            Ok(None) => panic!("{read} bytes were read of a file of {len}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(read > len && read <= 2 * len, "{read} bytes of a file of {len}");
+    assert!(matches!(&error, Error::Corrupt(damage) if damage.field == "raw values"), "{error}");
+    assert!(archive.verify(&mut |_| {}).iter().any(|damage| damage.field == "raw values"));
 }
 
 proptest! {
