@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::format::record::{Record, RecordKind, body_begun};
-use crate::ids::{Incarnation, Location, Seq};
+use crate::ids::{Incarnation, Seq, Slot};
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
 use crate::warm::index::leaf::Hint;
 use crate::warm::index::order::Tagged;
 use crate::warm::segment::{Marks, Segment};
+use crate::warm::table::SegmentTable;
 
 /// Rows whose records are asked for ahead of the one that is looked at.
 const AHEAD: usize = 8;
@@ -94,6 +95,38 @@ impl Hinted {
     /// checksum.
     fn is_told(&self, tiers: &Tiers, incarnation: Incarnation, key: &[u8]) -> bool {
         tiers.seed.hash(incarnation, key).tag() == self.tag
+    }
+}
+
+/// What rows of one segment need to know of it.
+struct Standing<'t> {
+    slot: Slot,
+    /// Its number in the window's list.
+    number: u16,
+    /// No hint holds in a slot without a segment.
+    entered: u32,
+    is_gathered: bool,
+    marks: Marks<'t>,
+}
+
+impl<'t> Standing<'t> {
+    const NOWHERE: Self = Self {
+        slot: Slot(u32::MAX),
+        number: 0,
+        entered: u32::MAX,
+        is_gathered: true,
+        marks: Marks::NONE,
+    };
+
+    fn of(table: &'t SegmentTable, slot: Slot, looked: &mut Looked) -> Self {
+        let Some(segment) = table.get(slot) else { return Self { slot, ..Self::NOWHERE } };
+        Self {
+            slot,
+            number: u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX),
+            entered: segment.entered(),
+            is_gathered: segment.is_gathered(),
+            marks: segment.marks(),
+        }
     }
 }
 
@@ -228,38 +261,32 @@ impl Lane {
         self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
         let mut before = Hint::NONE;
         let mut jumps = 0;
-        let mut here: Option<(&Arc<Segment>, Marks<'_>, u16)> = None;
+        let mut here = Standing::NOWHERE;
         for one in tags {
-            let place = one.hint.place();
-            if let Some(place) = place
-                && here.is_none_or(|(segment, ..)| segment.slot != place.slot)
-            {
-                here = table.of(place).map(|segment| {
-                    let number = u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX);
-                    (segment, segment.marks(), number)
-                });
-            }
-            let held = here.filter(|(segment, ..)| segment.entered() <= one.entered);
-            let Some((place, (held, marks, segment))) = place.zip(held) else {
-                self.is_worth_asking |= one.hint != Hint::NONE;
+            let Some(place) = one.hint.place() else {
                 self.dead.push(one.tag);
                 continue;
             };
-            let is_marked = marks.hold(place.offset.into());
-            if is_marked && self.asked.iter().all(|asked| asked.hint != one.hint) {
+            if here.slot != place.slot {
+                here = Standing::of(&table, place.slot, looked);
+            }
+            let is_marked = here.marks.hold(place.offset.into());
+            if here.entered > one.entered
+                || is_marked && self.asked.iter().all(|asked| asked.hint != one.hint)
+            {
                 self.is_worth_asking = true;
                 self.dead.push(one.tag);
                 continue;
             }
             let follows = one.hint.follows(before);
-            if !follows && before != Hint::NONE && !held.is_gathered() {
-                jumps += 1;
-            }
+            jumps += u64::from(!follows && !here.is_gathered);
             let jumped = !follows || !one.hint.shares_page(before);
             before = one.hint;
-            let Location { offset, .. } = place;
+            let (offset, segment) = (place.offset, here.number);
             self.rows.push(Hinted { offset, segment, tag: one.tag, asked: is_marked, jumped });
         }
+        // The first row follows nothing.
+        jumps = jumps.saturating_sub(1);
         if self.direction == Direction::Backward {
             self.rows.reverse();
         }

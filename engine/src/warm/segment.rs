@@ -345,6 +345,8 @@ impl Segment {
 pub(crate) struct Marks<'s>(Option<&'s [AtomicU64]>);
 
 impl Marks<'_> {
+    pub(crate) const NONE: Self = Self(None);
+
     /// Whether the record there is marked, or shares its mark with one that is.
     #[inline]
     pub(crate) fn hold(self, offset: u64) -> bool {
