@@ -19,6 +19,9 @@ use crate::warm::segment::Segment;
 
 /// Rows that walks jumped to before anything is gathered, however small the log is.
 const ROWS_MIN: u64 = 4096;
+/// One record in so many must lie loose before all are gathered: so a byte that was put is written
+/// so many times more at most, however much is scanned.
+const LOOSE_SHARE: u64 = 4;
 /// Bytes that are remembered of each record until all are switched.
 const RECORD_LEN: u64 = 24;
 /// Records that are longer on average have little to gain.
@@ -28,6 +31,8 @@ const RECORD_LEN_MAX: u64 = 4096;
 struct Scattered {
     victims: Vec<Arc<Segment>>,
     records: u64,
+    /// Records in segments that were not gathered.
+    loose: u64,
     live: u64,
 }
 
@@ -39,7 +44,8 @@ impl Tiers {
             return Ok(Step::Idle);
         }
         let scattered = self.scattered(maintenance);
-        if jumps < scattered.records || !self.may_gather(&scattered) {
+        let is_worth_it = scattered.loose * LOOSE_SHARE >= scattered.records;
+        if jumps < scattered.records || !is_worth_it || !self.may_gather(&scattered) {
             return Ok(Step::Idle);
         }
         if self.seal_to_gather(scattered.live)? {
@@ -65,7 +71,7 @@ impl Tiers {
         let mut append = self.append.lock();
         let sealed: Vec<_> =
             append.table.iter().filter(|segment| segment.sealed().is_some()).cloned().collect();
-        let mut scattered = Scattered { victims: Vec::new(), records: 0, live: 0 };
+        let mut scattered = Scattered { victims: Vec::new(), records: 0, loose: 0, live: 0 };
         for segment in sealed {
             let Some(account) = append.account(segment.slot) else { continue };
             let (records, live) = (account.record_count(), account.live_bytes());
@@ -74,6 +80,7 @@ impl Tiers {
                 continue;
             }
             scattered.records += records;
+            scattered.loose += if segment.is_gathered() { 0 } else { records };
             scattered.live += live;
             scattered.victims.push(segment);
         }
@@ -215,6 +222,14 @@ mod tests {
         assert_eq!(ks.tiers().extra.jumps.load(Ordering::Relaxed), 0, "hints lead to the copies");
         settle(&ks);
         assert_eq!(db.stats().survivor_bytes, moved, "in order it stays as it is");
+        let changed = COUNT / 8;
+        for number in 0..changed {
+            ks.put(key(number), value(number)).unwrap();
+        }
+        db.sync().unwrap();
+        walk(&ks, 30);
+        settle(&ks);
+        assert_eq!(db.stats().records_gathered, COUNT, "too few lie loose");
     }
 
     #[test]
@@ -245,6 +260,30 @@ mod tests {
         drop(snapshot);
         settle(&ks);
         check(&db, &ks, |number| number % 4 > 1);
+    }
+
+    #[test]
+    fn what_is_overwritten_while_it_is_gathered_is_not_shown_again() {
+        let (db, ks) = loaded();
+        settle(&ks);
+        let tiers = ks.tiers();
+        let mut maintenance = tiers.maintenance.lock();
+        let scattered = tiers.scattered(&maintenance);
+        let mut gathered = Gathered::of(&scattered.victims);
+        assert!(tiers.copy_in_order(&mut gathered, scattered.live).unwrap());
+        for number in (0..COUNT).step_by(3) {
+            ks.put(key(number), b"later").unwrap();
+        }
+        tiers.reclaim_rest(&mut maintenance, &scattered.victims, Aim::Clean, gathered).unwrap();
+        drop(maintenance);
+        let mut later = 0;
+        ks.scan_with::<&str>(.., |_, value| {
+            later += u64::from(value == b"later");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(later, COUNT.div_ceil(3));
+        assert!(db.audit().unwrap().is_exact());
     }
 
     #[test]

@@ -89,6 +89,8 @@ impl Tiers {
                 self.remove_entry(append, found);
             }
             (None, Destination::Warm(to)) => {
+                // No hint may lead to it.
+                append.supersede(to);
                 kept = self.versions.move_warm(tag, from, OldPlace::Warm(to));
             }
             (None, Destination::Cold { archive, ordinal }) => {
