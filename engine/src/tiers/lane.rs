@@ -26,6 +26,8 @@ const AHEAD: usize = 8;
 pub(crate) const ROWS_AT_FIRST: usize = 80;
 /// Leaves that one window takes at most.
 const LEAVES_MAX: usize = 4;
+/// Rows of a leaf that can be counted on.
+const LEAF_ROWS: usize = 16;
 
 /// Where a hinted record is, in the window's list of segments.
 #[derive(Debug, Clone, Copy)]
@@ -171,6 +173,8 @@ pub(crate) struct Lane {
     pub is_quick: bool,
     /// Leaves that the next window takes: a walk that goes on gets longer ones.
     pub leaves: usize,
+    /// Rows that were passed in the windows before this one.
+    passed: usize,
     /// Tags whose hints did not hold when a window was to be taken.
     pub dead: Vec<u32>,
     /// Asking the index for them may help: one had a hint, or all places fit hints.
@@ -199,14 +203,16 @@ impl Lane {
             window: Window::default(),
             is_quick: false,
             leaves: 1,
+            passed: 0,
             dead: Vec::new(),
             is_worth_asking: true,
             asked: Vec::new(),
         }
     }
 
-    /// Forgets everything but its memory.
+    /// Forgets everything but its memory, and how long the walk was: the next may be as long.
     pub(crate) fn reset(&mut self, direction: Direction) {
+        let rows = std::mem::take(&mut self.passed) + self.at;
         self.direction = direction;
         self.window.opens = false;
         self.window.is_cut = false;
@@ -215,6 +221,7 @@ impl Lane {
         self.is_worth_asking = true;
         self.asked.clear();
         self.clear();
+        self.leaves = (rows / LEAF_ROWS + 1).min(LEAVES_MAX);
     }
 
     /// Forgets what is left, and puts it back to the rest of the walk.
@@ -257,7 +264,7 @@ impl Lane {
         self.dead.clear();
         self.is_worth_asking = Hint::reaches(table.slot_count());
         self.rows.clear();
-        self.at = 0;
+        self.passed += std::mem::take(&mut self.at);
         self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
         let mut before = Hint::NONE;
         let mut jumps = 0;
@@ -373,5 +380,21 @@ impl Lane {
         let Hinted { offset, segment, tag, .. } = *hinted;
         let segment = segment.into();
         Next::Row(Placed { header: record.header, offset, segment, tag, named: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_begins_with_as_many_leaves_as_the_one_before_would_have_needed() {
+        let mut lane = Lane::new(Direction::Forward);
+        assert_eq!(lane.leaves, 1);
+        for (passed, at, leaves) in [(0, 3, 1), (20, 20, 3), (0, 50, 4), (900, 9, 4), (0, 0, 1)] {
+            (lane.passed, lane.at) = (passed, at);
+            lane.reset(Direction::Backward);
+            assert_eq!((lane.leaves, lane.passed, lane.at), (leaves, 0, 0), "{passed} + {at} rows");
+        }
     }
 }
