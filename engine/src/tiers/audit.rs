@@ -416,3 +416,7 @@ fn account_of(append: &Append, slot: Slot) -> SegmentAccount {
 fn difference(allocated: u64, len: u64) -> i64 {
     i64::try_from(allocated).unwrap_or(0) - i64::try_from(len).unwrap_or(0)
 }
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;
