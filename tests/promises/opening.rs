@@ -118,9 +118,9 @@ fn bitmaps_that_cannot_be_read_now_end_the_opening_and_those_that_rotted_are_dam
     }
     let strict = open_sim(&disk.clone_image(), &time);
     let Err(Error::Damaged { damage, .. }) = strict else { panic!("{strict:?}") };
-    assert!(damage.iter().all(|one| one.file.ends_with(".bit")), "{damage:?}");
+    assert!(damage.iter().all(|one| one.file.contains(".bit")), "{damage:?}");
     let verified = degraded(&disk).unwrap().verify(|_| ()).unwrap();
-    assert!(verified.damage.iter().any(|one| one.file.ends_with(".bit")), "{verified:?}");
+    assert!(verified.damage.iter().any(|one| one.file.contains(".bit")), "{verified:?}");
 }
 
 #[test]
