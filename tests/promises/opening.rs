@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use terrace::testing::{ManualTime, SimVfs, Vfs};
 use terrace::{Error, OpenPolicy};
+use terrace_tests::scratch::Scratch;
 
-use crate::{SIM_PATH, assert_exact, open_sim, sim_options};
+use crate::{SIM_PATH, assert_exact, files_of, open_sim, sim_options, tiny};
 
 fn disk() -> (SimVfs, Arc<ManualTime>) {
     (SimVfs::new(11), Arc::new(ManualTime::new(1_700_000_000_000)))
@@ -149,4 +150,43 @@ fn a_key_that_rotted_counts_as_damaged_once_the_files_are_recounted() {
     ks.put("key 4", vec![b'w'; 195]).unwrap();
     assert_eq!((db.ledger().warm.damaged, db.ledger().warm.live), (0, 10 * 240));
     assert_exact(&db);
+}
+
+#[test]
+fn what_stands_where_an_image_was_is_no_reason_to_refuse_the_store() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("db");
+    let open = || tiny().without_workers().open(&path).unwrap();
+    open().keyspace("default").unwrap().put("key", "value").unwrap();
+    let images = || files_of(&path).into_keys().filter(|name| name.contains(".idx"));
+    let [image] = &images().collect::<Vec<_>>()[..] else { panic!("a close leaves one image") };
+    let image = path.join(image);
+    std::fs::remove_file(&image).unwrap();
+    std::fs::create_dir(&image).unwrap();
+    for round in 0..3 {
+        let db = open();
+        assert!(db.keyspace("default").unwrap().contains("key").unwrap(), "round {round}");
+        db.close().unwrap();
+        assert!(image.is_dir(), "what is not a file of the store is left alone");
+    }
+}
+
+#[test]
+fn bitmaps_of_more_bytes_than_any_have_are_damage_and_are_not_read() {
+    let scratch = Scratch::new().unwrap();
+    let path = scratch.join("db");
+    let db = tiny().without_workers().open(&path).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    for value in ["the first", "the second"] {
+        (0..40_u8).for_each(|key| ks.put([key], value).unwrap());
+        db.archive_all().unwrap();
+    }
+    drop(ks);
+    db.close().unwrap();
+    let bits = files_of(&path).into_keys().find(|name| name.contains(".bit")).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path.join(&bits)).unwrap();
+    file.set_len((1 << 30) + 1).unwrap();
+    let Err(Error::Damaged { damage, .. }) = tiny().open(&path) else { panic!("damage") };
+    let [damage] = &damage[..] else { panic!("{damage:?}") };
+    assert_eq!((&damage.file, damage.field), (&bits, "file length"));
 }
