@@ -21,7 +21,7 @@ fn paths(disk: &SimVfs, ending: &str) -> Vec<String> {
 }
 
 #[test]
-fn bytes_behind_the_last_sound_record_are_counted_and_space_that_was_never_written_is_not() {
+fn bytes_behind_the_last_sound_record_are_counted_and_zeros_that_were_never_written_are_not() {
     let (disk, time) = disk();
     let db = open_sim(&disk, &time).unwrap();
     let ks = db.keyspace("default").unwrap();

@@ -383,8 +383,11 @@ mod tests {
         let seq = Seq(0x0102_0304_0506_0708);
         let large = RecordHeader { seq, deadline_ms: 9 << 33, old: true, ..plain };
         for one in [plain, large] {
-            let read = Record::decode(&one.encode(1, 2), 1, 2).map(|record| record.header);
+            let bytes = one.encode(1, 2);
+            let read = Record::decode(&bytes, 1, 2).map(|record| record.header);
             assert_eq!(read, Ok(one));
+            let shown = Shown::decode_in(&bytes, &Begun::bound(1), 2).unwrap();
+            assert_eq!((shown.seq, shown.deadline_ms), (one.seq, one.deadline_ms));
         }
         let longest = u32::try_from(VALUE_LEN_MAX).unwrap();
         for (value_len, field) in [(longest, "record length"), (longest + 1, "value length")] {

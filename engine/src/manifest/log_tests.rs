@@ -160,6 +160,21 @@ fn a_long_manifest_rolls_over_before_the_next_edit() {
 }
 
 #[test]
+fn what_says_everything_may_be_long_without_a_rollover_at_each_edit() {
+    let disk = SimVfs::new(10);
+    let log = ManifestLog::create(home(&disk), facts()).unwrap();
+    log.commit(&(1..4000).map(keyspace).collect()).unwrap();
+    log.commit(&vec![Op::ClockAt { ms: 1 }]).unwrap();
+    let second = names(&disk);
+    assert_eq!(second, ["0000000002.man0", "0000000002.man1"], "the edit was long");
+    for ms in 2..10 {
+        log.commit(&vec![Op::ClockAt { ms }]).unwrap();
+    }
+    assert_eq!(names(&disk), second);
+    assert!(log.file_lens().0 > 2 << 20, "{:?}", log.file_lens());
+}
+
+#[test]
 fn a_full_disk_refuses_an_edit_and_leaves_nothing_of_it() {
     let disk = SimVfs::new(5);
     let log = ManifestLog::create(home(&disk), facts()).unwrap();
