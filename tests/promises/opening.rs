@@ -190,3 +190,21 @@ fn bitmaps_of_more_bytes_than_any_have_are_damage_and_are_not_read() {
     let [damage] = &damage[..] else { panic!("{damage:?}") };
     assert_eq!((&damage.file, damage.field), (&bits, "file length"));
 }
+
+#[test]
+fn a_store_that_is_opened_again_and_again_has_no_longer_manifest_for_it() {
+    let (disk, time) = disk();
+    open_sim(&disk, &time).unwrap().keyspace("default").unwrap().put("key", "value").unwrap();
+    let len = |db: &terrace::Db| {
+        db.ledger().files.iter().find(|file| file.name == "manifest").unwrap().bytes.len
+    };
+    let lens: Vec<u64> = (0..12)
+        .map(|_| {
+            let db = open_sim(&disk, &time).unwrap();
+            let found = len(&db);
+            db.close().unwrap();
+            found
+        })
+        .collect();
+    assert!(lens[11] <= lens[1] + 64, "{lens:?}");
+}
