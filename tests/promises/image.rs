@@ -222,6 +222,9 @@ fn an_image_tells_what_the_trailers_tell() {
     bare.lose(&name);
     let (with, without) = (open_sim(&disk, &time).unwrap(), open_sim(&bare, &time).unwrap());
     assert_eq!((with.stats().index_image, without.stats().index_image), (true, false));
+    let files = with.ledger().files;
+    let len = files.iter().find(|file| name.ends_with(&file.name)).map(|file| file.bytes.index);
+    assert_eq!(len, disk.read(&name).map(|bytes| bytes.len() as u64), "counted while it lasts");
     let (told, rebuilt) = (shown(&with), shown(&without));
     assert_eq!(told.0.len(), 160);
     assert!(told.0.is_sorted(), "in order of keys");
