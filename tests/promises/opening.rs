@@ -192,19 +192,15 @@ fn bitmaps_of_more_bytes_than_any_have_are_damage_and_are_not_read() {
 }
 
 #[test]
-fn a_store_that_is_opened_again_and_again_has_no_longer_manifest_for_it() {
-    let (disk, time) = disk();
+fn a_store_that_is_killed_again_and_again_has_no_longer_manifest_for_it() {
+    let (mut disk, time) = disk();
     open_sim(&disk, &time).unwrap().keyspace("default").unwrap().put("key", "value").unwrap();
-    let len = |db: &terrace::Db| {
-        db.ledger().files.iter().find(|file| file.name == "manifest").unwrap().bytes.len
-    };
-    let lens: Vec<u64> = (0..12)
-        .map(|_| {
-            let db = open_sim(&disk, &time).unwrap();
-            let found = len(&db);
-            db.close().unwrap();
-            found
-        })
-        .collect();
+    let mut lens = Vec::new();
+    for _ in 0..12 {
+        let db = open_sim(&disk, &time).unwrap();
+        let files = db.ledger().files;
+        lens.extend(files.iter().find(|file| file.name == "manifest").map(|file| file.bytes.len));
+        disk = disk.kill();
+    }
     assert!(lens[11] <= lens[1] + 64, "{lens:?}");
 }
