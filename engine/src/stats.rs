@@ -79,8 +79,12 @@ pub struct Stats {
     pub durable_seq: u64,
     /// Names in the directory that are not the store's; they are left alone.
     pub foreign_files: Vec<String>,
-    /// Bytes behind the last sound record that opening cut off.
+    /// Bytes behind the last sound record that opening cut off; space that nothing was written to
+    /// is not among them.
     pub tail_bytes_cut: u64,
+    /// Copies of the manifest that were torn, missing or not sound when the store was opened, and
+    /// that opening wrote anew from a sound one. A crash explains them.
+    pub manifest_copies_mended: u64,
     /// Why movement fails, while it does.
     pub stuck: Option<String>,
 }
@@ -165,6 +169,7 @@ impl Stats {
             durable_seq: tiers.flusher.durable().0,
             foreign_files: tiers.report.foreign.clone(),
             tail_bytes_cut: tiers.report.tail_bytes_cut,
+            manifest_copies_mended: tiers.report.manifest_mended,
             stuck: tiers.stuck.lock().as_ref().map(ToString::to_string),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use terrace::testing::{ManualTime, SimVfs, Survivors, TimeSource};
 use terrace::{Db, Error, Options};
+use terrace_tests::processor::cpu_us;
 use terrace_tests::random::Random;
 
 use crate::history::{History, content};
@@ -16,6 +17,9 @@ use crate::history::{History, content};
 pub(crate) const HOME: &str = "/store";
 /// Recoveries inside of recoveries.
 const DEPTH_MAX: u32 = 3;
+/// C7: what the opening of such a small store may take of a processor, without a tail or segments
+/// to speak of. Builds that check themselves take more.
+const OPEN_CPU_US_MAX: u64 = if cfg!(debug_assertions) { 400_000 } else { 100_000 };
 /// Pending effects up to which every subset is tried.
 const EXHAUSTIVE_MAX: usize = 12;
 
@@ -51,6 +55,8 @@ pub(crate) struct Tally {
     pub nested: [u64; DEPTH_MAX as usize],
     /// Openings with a fault in their middle.
     pub faults: u64,
+    /// What the dearest opening took of a processor: the one figure that another run has otherwise.
+    pub open_cpu_us: u64,
     /// A digest of every disk and verdict, in order.
     pub trace: u64,
 }
@@ -62,6 +68,7 @@ impl Tally {
         self.cuts += other.cuts;
         self.exhaustive += other.exhaustive;
         self.faults += other.faults;
+        self.open_cpu_us = self.open_cpu_us.max(other.open_cpu_us);
         for (mine, others) in self.nested.iter_mut().zip(other.nested) {
             *mine += others;
         }
@@ -209,7 +216,11 @@ impl Judge {
         range: &Range<usize>,
     ) -> Result<usize, String> {
         self.tally.images += 1;
+        let began = cpu_us();
         let db = self.reopen(image)?;
+        let taken = cpu_us() - began;
+        self.tally.open_cpu_us = self.tally.open_cpu_us.max(taken);
+        in_time(taken)?;
         let shown = content(&db).map_err(|error| format!("a walk failed: {error}"))?;
         let now = self.time.wall_ms();
         let Some(found) = history.find(&shown, range.clone(), now) else {
@@ -255,4 +266,18 @@ impl Judge {
             None => Err("a second opening shows something else".into()),
         }
     }
+}
+
+/// C7: the first opening ends soon.
+fn in_time(open_cpu_us: u64) -> Result<(), String> {
+    if open_cpu_us <= OPEN_CPU_US_MAX {
+        return Ok(());
+    }
+    Err(format!("opening took {open_cpu_us} us of a processor"))
+}
+
+#[test]
+fn an_opening_that_takes_too_long_is_seen() {
+    assert_eq!(in_time(OPEN_CPU_US_MAX), Ok(()));
+    assert!(in_time(OPEN_CPU_US_MAX + 1).is_err());
 }

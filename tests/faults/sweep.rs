@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use terrace::testing::{ManualTime, SimVfs, Vfs};
 use terrace::{Db, Error, OpenPolicy, Options};
+use terrace_tests::processor::cpu_us;
 
-use crate::limits::{beyond, cpu_us, peak_kib};
+use crate::limits::{beyond, peak_kib};
 
 const HOME: &str = "/store";
 const NOW_MS: u64 = 1_700_000_000_000;

@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use terrace::{Db, Keyspace, Options, PutOptions};
+use terrace::testing::{ManualTime, SimVfs, Vfs};
+use terrace::{Db, Keyspace, KeyspaceOptions, Options, PutOptions};
 use terrace_tests::random::Random;
 use terrace_tests::scratch::Scratch;
 
-use crate::{allocated, assert_exact};
+use crate::{SIM_PATH, allocated, assert_exact, open_sim};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -171,4 +173,99 @@ fn what_a_snapshot_kept_of_a_cleared_keyspace_is_dead_when_the_image_is_opened()
     assert!(db.stats().index_image);
     assert_exact(&db);
     assert_same(&ks, &model);
+}
+
+/// The paths of the files of the simulated store.
+fn names_of(disk: &SimVfs) -> Vec<String> {
+    let entries = disk.open_dir(Path::new(SIM_PATH)).unwrap().list().unwrap();
+    entries.into_iter().map(|entry| format!("{SIM_PATH}/{}", entry.name)).collect()
+}
+
+/// A closed store on the simulated disk: three segments, TTLs, deletes, a keyspace without order.
+fn closed(disk: &SimVfs, time: &Arc<ManualTime>) {
+    for round in 0..3_u32 {
+        let db = open_sim(disk, time).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        let loose = db.keyspace_with("loose", KeyspaceOptions::new().unordered()).unwrap();
+        for i in (round * 50)..(round * 50 + 120) {
+            let ttl = Duration::from_secs(u64::from(1000 * (1 + i % 3)));
+            let options = if i % 4 == 0 { PutOptions::new().ttl(ttl) } else { PutOptions::new() };
+            ks.put_with(format!("key/{i:04}"), vec![7; 20 + i as usize % 50], options).unwrap();
+            loose.put(i.to_be_bytes(), "loose").unwrap();
+        }
+        (0..20).for_each(|i| assert!(ks.delete(format!("key/{:04}", round * 50 + i)).unwrap()));
+        assert_eq!(ks.iter().count() as u64, ks.len().unwrap());
+        db.close().unwrap();
+    }
+}
+
+type Shown = (Vec<(Vec<u8>, Vec<u8>)>, Vec<terrace::KeyspaceBytes>, [u64; 3]);
+
+/// Everything that a store tells: its records, its ledger, its counts.
+fn shown(db: &Db) -> Shown {
+    let ks = db.keyspace("default").unwrap();
+    let rows: Vec<_> =
+        ks.iter().map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect();
+    let loose = db.keyspace("loose").unwrap();
+    assert!((0..220_u32).all(|i| loose.contains(i.to_be_bytes()).unwrap()));
+    assert_exact(db);
+    let stats = db.stats();
+    (rows, db.ledger().keyspaces, [stats.warm_records, ks.approximate_len(), stats.segments])
+}
+
+#[test]
+fn an_image_tells_what_the_trailers_tell() {
+    let (disk, time) = (SimVfs::new(1), Arc::new(ManualTime::new(1_700_000_000_000)));
+    closed(&disk, &time);
+    let bare = disk.clone_image();
+    let name = names_of(&disk).into_iter().find(|name| name.contains(".idx")).unwrap();
+    bare.lose(&name);
+    let (with, without) = (open_sim(&disk, &time).unwrap(), open_sim(&bare, &time).unwrap());
+    assert_eq!((with.stats().index_image, without.stats().index_image), (true, false));
+    let files = with.ledger().files;
+    let len = files.iter().find(|file| name.ends_with(&file.name)).map(|file| file.bytes.index);
+    assert_eq!(len, disk.read(&name).map(|bytes| bytes.len() as u64), "counted while it lasts");
+    let (told, rebuilt) = (shown(&with), shown(&without));
+    assert_eq!(told.0.len(), 160);
+    assert!(told.0.is_sorted(), "in order of keys");
+    assert_eq!(told, rebuilt);
+}
+
+#[test]
+fn a_bit_of_an_image_changes_nothing_but_whether_it_is_used() {
+    let (disk, time) = (SimVfs::new(2), Arc::new(ManualTime::new(1_700_000_000_000)));
+    closed(&disk, &time);
+    let right = shown(&open_sim(&disk.clone_image(), &time).unwrap());
+    let name = names_of(&disk).into_iter().find(|name| name.contains(".idx")).unwrap();
+    let len = disk.read(&name).unwrap().len();
+    let mut refused = 0;
+    for at in (0..len).step_by(1 + len / 150) {
+        let image = disk.clone_image();
+        image.edit(&name, |bytes: &mut Vec<u8>| bytes[at] ^= 4);
+        let db = open_sim(&image, &time).unwrap();
+        refused += u32::from(!db.stats().index_image);
+        assert_eq!(shown(&db), right, "byte {at} of {len}");
+    }
+    assert!(refused > 50, "{refused} were not used");
+}
+
+#[test]
+fn an_image_of_several_parts_holds_every_key_in_order() {
+    const COUNT: u32 = 60_000;
+    let (disk, time) = (SimVfs::new(3), Arc::new(ManualTime::new(1_700_000_000_000)));
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    (0..COUNT).for_each(|i| ks.put((i * 7919 % COUNT).to_be_bytes(), "v").unwrap());
+    assert_eq!(ks.iter().count(), COUNT as usize);
+    drop(ks);
+    db.close().unwrap();
+    let name = names_of(&disk).into_iter().find(|name| name.contains(".idx")).unwrap();
+    assert!(disk.read(name).unwrap().len() > 1 << 20, "more than two parts");
+    let db = open_sim(&disk, &time).unwrap();
+    assert!(db.stats().index_image);
+    let ks = db.keyspace("default").unwrap();
+    let keys: Vec<_> = ks.keys::<&[u8]>(..).map(|key| key.unwrap().to_vec()).collect();
+    let all: Vec<_> = (0..COUNT).map(|i| i.to_be_bytes().to_vec()).collect();
+    assert!(keys == all, "{} keys", keys.len());
+    assert!((0..COUNT).step_by(97).all(|i| ks.contains(i.to_be_bytes()).unwrap()));
 }

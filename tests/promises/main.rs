@@ -22,6 +22,7 @@ mod ledger;
 mod memory;
 mod model;
 mod moments;
+mod opening;
 mod read_only;
 mod salvage;
 mod soak;

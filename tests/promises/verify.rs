@@ -132,3 +132,36 @@ fn rot_in_the_last_records_of_a_closed_store_is_no_torn_tail() {
     let verified = db.verify(|_| {}).unwrap();
     assert_eq!(verified.damage.first().map(|damage| &damage.file), Some(&file));
 }
+
+#[test]
+fn files_that_another_program_cut_short_are_named_and_the_rest_is_verified() {
+    for ending in [".seg", ".arc"] {
+        let scratch = Scratch::new().unwrap();
+        let path = scratch.join("db");
+        let db = tiny().without_workers().open(&path).unwrap();
+        let ks = db.keyspace("default").unwrap();
+        (0..300_u32).for_each(|i| ks.put(i.to_be_bytes(), vec![1; 3000]).unwrap());
+        db.archive_all().unwrap();
+        (300..600_u32).for_each(|i| ks.put(i.to_be_bytes(), vec![2; 3000]).unwrap());
+        db.compact().unwrap();
+        let whole = db.verify(|_| ()).unwrap();
+        assert!(whole.is_sound());
+        let files = db.ledger().files;
+        let file = files.iter().find(|f| f.name.ends_with(ending) && f.bytes.reserved == 0);
+        let name = &file.unwrap().name;
+        let victim = std::fs::OpenOptions::new().write(true).open(path.join(name)).unwrap();
+        // One page is left: what lies behind it is a SIGBUS for whoever reads it through a map.
+        victim.set_len(4096).unwrap();
+        let mut last = (0, 1);
+        let verified = db.verify(|p| last = (p.done, p.total)).unwrap();
+        let [damage] = &verified.damage[..] else { panic!("{:?}", verified.damage) };
+        assert_eq!(
+            (&damage.file, damage.field, damage.found.as_str()),
+            (name, "file length", "4096")
+        );
+        assert_eq!(verified.files, whole.files - 1, "the others were read");
+        assert_eq!(last.0, last.1);
+        // Closing may read it.
+        victim.set_len(file.unwrap().bytes.len).unwrap();
+    }
+}

@@ -35,6 +35,7 @@ mod warm;
 pub mod fuzzed;
 pub mod linear;
 pub mod model;
+pub mod processor;
 pub mod random;
 pub mod scratch;
 pub mod serial;

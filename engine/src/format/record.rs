@@ -383,14 +383,27 @@ mod tests {
         let seq = Seq(0x0102_0304_0506_0708);
         let large = RecordHeader { seq, deadline_ms: 9 << 33, old: true, ..plain };
         for one in [plain, large] {
-            let read = Record::decode(&one.encode(1, 2), 1, 2).map(|record| record.header);
+            let bytes = one.encode(1, 2);
+            let read = Record::decode(&bytes, 1, 2).map(|record| record.header);
             assert_eq!(read, Ok(one));
+            let shown = Shown::decode_in(&bytes, &Begun::bound(1), 2).unwrap();
+            assert_eq!((shown.seq, shown.deadline_ms), (one.seq, one.deadline_ms));
+        }
+        use RecordKind::{Attach, Clear, Put, Tombstone};
+        for kind in [Put, Tombstone, Attach, Clear] {
+            let bytes = RecordHeader { kind, ..plain }.encode(1, 2);
+            let shown = Shown::decode_in(&bytes, &Begun::bound(1), 2).map(|shown| shown.is_put);
+            let expected = matches!(kind, Put | Tombstone).then_some(kind == Put);
+            assert_eq!(shown, expected, "walks show keys alone: {kind:?}");
         }
         let longest = u32::try_from(VALUE_LEN_MAX).unwrap();
         for (value_len, field) in [(longest, "record length"), (longest + 1, "value length")] {
             let bytes = RecordHeader { value_len, ..plain }.encode(1, 2);
             assert_eq!(Record::decode(&bytes, 1, 2).unwrap_err().field, field);
         }
+        let bytes = RecordHeader { value_len: 9, ..plain }.encode(1, 2);
+        let short = Record::decode(&bytes, 1, 2).unwrap_err();
+        assert_eq!((short.found.as_str(), short.expected.as_str()), ("40", "49"));
         assert_eq!(header(b"", b"").watermark(), Seq(90));
         assert_eq!(RecordHeader { seq: Seq(3), ..header(b"", b"") }.watermark(), Seq(0));
     }

@@ -59,10 +59,16 @@ impl Copy {
     }
 }
 
-/// What opening found besides the file set.
-#[derive(Debug, Default)]
-pub(crate) struct ManifestReport {
-    pub damage: Vec<Damage>,
+/// What the manifest of a directory says.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    /// The file set that the newest sound generation tells.
+    pub set: FileSet,
+    /// The highest generation that has a name.
+    pub generation: u64,
+    /// Copies that were torn, missing or not sound. They cost nothing: a crash while one is written
+    /// explains them, and the next generation heals them.
+    pub unsound: Vec<Damage>,
 }
 
 /// The name of one copy of one generation.
@@ -90,11 +96,12 @@ impl ManifestLog {
         Ok(log)
     }
 
-    /// Reads the newest sound generation and begins the next one. `None`: no manifest is there.
-    pub(crate) fn open(dir: Arc<dyn Dir>) -> Result<Option<(Self, ManifestReport)>> {
-        let Some((set, newest)) = read_newest(&*dir, Unreadable::IsError)? else { return Ok(None) };
-        let log = Self::begin(dir, set, newest + 1)?;
-        Ok(Some((log, ManifestReport::default())))
+    /// Reads the newest sound generation and begins the next one; answers how many copies that
+    /// mended. `None`: no manifest is there.
+    pub(crate) fn open(dir: Arc<dyn Dir>) -> Result<Option<(Self, u64)>> {
+        let Some(newest) = read_newest(&*dir, Unreadable::IsError)? else { return Ok(None) };
+        let log = Self::begin(dir, newest.set, newest.generation + 1)?;
+        Ok(Some((log, newest.unsound.len() as u64)))
     }
 
     /// Begins a manifest that says this, in a directory that has none.
@@ -264,23 +271,20 @@ pub(crate) enum Unreadable {
     IsDamage,
 }
 
-/// The file set that the newest sound generation tells, and the highest generation that has a
-/// name. `None`: no manifest is there.
-pub(crate) fn read_newest(dir: &dyn Dir, unreadable: Unreadable) -> Result<Option<(FileSet, u64)>> {
+/// What the newest sound generation tells. `None`: no manifest is there.
+pub(crate) fn read_newest(dir: &dyn Dir, unreadable: Unreadable) -> Result<Option<Newest>> {
     let mut names = generations(dir)?;
     let Some(&newest) = names.last() else { return Ok(None) };
-    let mut report = ManifestReport::default();
+    let mut unsound = Vec::new();
     while let Some(generation) = names.pop() {
-        if let Some(set) = read_generation(dir, generation, unreadable, &mut report)? {
-            // A copy that is torn or missing costs nothing while another one is sound: a crash
-            // while a generation is written explains it, and the next generation heals it.
-            for damage in report.damage.drain(..) {
+        if let Some(set) = read_generation(dir, generation, unreadable, &mut unsound)? {
+            for damage in &unsound {
                 tracing::warn!(%damage, "one copy of the manifest is not sound");
             }
-            return Ok(Some((set, newest)));
+            return Ok(Some(Newest { set, generation: newest, unsound }));
         }
     }
-    Err(Error::Damaged { path: dir.path(), damage: report.damage })
+    Err(Error::Damaged { path: dir.path(), damage: unsound })
 }
 
 /// The generations whose names are in the directory, the oldest first.
@@ -296,12 +300,13 @@ pub(crate) fn generations(dir: &dyn Dir) -> Result<Vec<u64>> {
     Ok(found)
 }
 
-/// The better copy of one generation; `None` when neither has a sound first edit.
+/// The better copy of one generation; `None` when neither has a sound first edit. What is wrong
+/// with a copy goes to `unsound`.
 fn read_generation(
     dir: &dyn Dir,
     generation: u64,
     unreadable: Unreadable,
-    report: &mut ManifestReport,
+    unsound: &mut Vec<Damage>,
 ) -> Result<Option<FileSet>> {
     let mut best: Option<(u64, FileSet)> = None;
     let mut newer = None;
@@ -315,8 +320,13 @@ fn read_generation(
         };
         match read {
             Ok(found) => {
-                let better = best.as_ref().is_none_or(|(frames, _)| found.0 > *frames);
-                if better {
+                let frames = best.as_ref().map_or(found.0, |(frames, _)| *frames);
+                if found.0 != frames {
+                    let shorter = file_name(generation, u32::from(found.0 < frames));
+                    let ends = FieldError::new("edits", found.0.min(frames), found.0.max(frames));
+                    unsound.push(ends.at("read manifest", &shorter, 0));
+                }
+                if best.is_none() || found.0 > frames {
                     best = Some(found);
                 }
             }
@@ -324,8 +334,9 @@ fn read_generation(
                 let file = dir.path().join(&name);
                 let found = error.found.parse().unwrap_or(0);
                 newer = Some(Error::Version { file, found, supported: FORMAT_VERSION });
+                unsound.push(error.at("read manifest", &name, 0));
             }
-            Err(error) => report.damage.push(error.at("read manifest", &name, 0)),
+            Err(error) => unsound.push(error.at("read manifest", &name, 0)),
         }
     }
     // A version that one copy alone has is damage, and the other copy is enough.
@@ -342,6 +353,9 @@ fn read_copy(dir: &dyn Dir, name: &str, generation: u64, copy: u32) -> Result<Co
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Err(FieldError::new("file", "none", "a manifest file")));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return Ok(Err(FieldError::new("file length", error, FILE_LEN_MAX)));
         }
         Err(error) => return Err(Error::io("read manifest", dir.path().join(name), error)),
     };
@@ -379,7 +393,7 @@ fn parse_copy(bytes: &[u8], generation: u64, copy: u32) -> CopyRead {
     Ok((frames, set))
 }
 
-/// Reads a whole file, refusing one that is longer than `len_max`.
+/// Reads a whole file. One that is longer than `len_max` is refused as invalid data, unread.
 pub(crate) fn read_file(dir: &dyn Dir, name: &str, len_max: u64) -> std::io::Result<Vec<u8>> {
     let file = dir.open(name)?;
     let len = file.len()?;
@@ -394,8 +408,7 @@ pub(crate) fn read_file(dir: &dyn Dir, name: &str, len_max: u64) -> std::io::Res
 
 /// Whether at least one copy of a generation begins with a sound edit.
 pub(crate) fn generation_is_sound(dir: &dyn Dir, generation: u64) -> Result<bool> {
-    let mut report = ManifestReport::default();
-    Ok(read_generation(dir, generation, Unreadable::IsError, &mut report)?.is_some())
+    Ok(read_generation(dir, generation, Unreadable::IsError, &mut Vec::new())?.is_some())
 }
 
 #[cfg(test)]

@@ -80,13 +80,22 @@ fn a_torn_copy_costs_nothing_while_the_other_is_whole() {
     log.commit(&vec![Op::ClockAt { ms: 10 }]).unwrap();
     log.commit(&vec![Op::ClockAt { ms: 20 }]).unwrap();
     let paths = ["/m/0000000001.man0", "/m/0000000001.man1"];
+    let mended = |image: &SimVfs| ManifestLog::open(home(image)).unwrap().unwrap().1;
+    assert_eq!(mended(&disk.clone_image()), 0);
     for torn in paths {
         let image = disk.clone_image();
         image.edit(torn, |bytes| bytes.truncate(bytes.len() - 3));
-        assert_eq!(clock_of(&open(&image)), 20, "{torn}");
+        let newest = read_newest(&*home(&image), Unreadable::IsError).unwrap().unwrap();
+        let [damage] = &newest.unsound[..] else { panic!("{:?}", newest.unsound) };
+        assert_eq!(format!("/m/{}", damage.file), torn);
+        let told = (damage.field, damage.found.as_str(), damage.expected.as_str());
+        assert_eq!(told, ("edits", "2", "3"));
+        assert_eq!(clock_of(&open(&image.clone_image())), 20, "{torn}");
+        assert_eq!((mended(&image), mended(&image)), (1, 0), "{torn}");
         let image = disk.clone_image();
         image.lose(torn);
-        assert_eq!(clock_of(&open(&image)), 20, "without {torn}");
+        assert_eq!(clock_of(&open(&image.clone_image())), 20, "without {torn}");
+        assert_eq!((mended(&image), mended(&image)), (1, 0), "without {torn}");
     }
     let both = disk.clone_image();
     for path in paths {
@@ -120,7 +129,8 @@ fn a_copy_under_another_name_or_of_another_version_does_not_count() {
     };
     disk.edit(zero, newer);
     let half = disk.clone_image();
-    assert_eq!(open(&half).read(|set| set.facts.store), [1; 16]);
+    let (log, mended) = ManifestLog::open(home(&half)).unwrap().unwrap();
+    assert_eq!((log.read(|set| set.facts.store), mended), ([1; 16], 1));
     disk.edit(one, newer);
     let refused = ManifestLog::open(home(&disk)).unwrap_err();
     assert!(matches!(refused, Error::Version { found: 9, .. }), "{refused}");
@@ -147,6 +157,21 @@ fn a_long_manifest_rolls_over_before_the_next_edit() {
     assert_eq!(names(&disk), ["0000000003.man0", "0000000003.man1"]);
     let again = open(&disk.crash(Survivors::None));
     assert_eq!((clock_of(&again), again.read(|set| set.keyspaces.len())), (8, 0));
+}
+
+#[test]
+fn what_says_everything_may_be_long_without_a_rollover_at_each_edit() {
+    let disk = SimVfs::new(10);
+    let log = ManifestLog::create(home(&disk), facts()).unwrap();
+    log.commit(&(1..4000).map(keyspace).collect()).unwrap();
+    log.commit(&vec![Op::ClockAt { ms: 1 }]).unwrap();
+    let second = names(&disk);
+    assert_eq!(second, ["0000000002.man0", "0000000002.man1"], "the edit was long");
+    for ms in 2..10 {
+        log.commit(&vec![Op::ClockAt { ms }]).unwrap();
+    }
+    assert_eq!(names(&disk), second);
+    assert!(log.file_lens().0 > 2 << 20, "{:?}", log.file_lens());
 }
 
 #[test]
@@ -208,7 +233,31 @@ fn a_file_is_read_up_to_its_cap_and_a_read_error_is_no_missing_copy() {
     assert!(matches!(ManifestLog::open(home(&disk)), Err(Error::Io { .. })));
     disk.fail_read_at(1);
     let read = read_newest(&*home(&disk), Unreadable::IsDamage).unwrap();
-    assert_eq!(read.map(|(set, newest)| (set.facts.store, newest)), Some(([1; 16], 1)));
+    let told = read.map(|newest| (newest.set.facts.store, newest.generation, newest.unsound.len()));
+    assert_eq!(told, Some(([1; 16], 1, 1)));
     disk.heal();
     assert_eq!(open(&disk).read(|set| set.next_file), 1);
+}
+
+#[test]
+fn a_copy_that_is_too_long_to_be_one_is_not_read_and_the_other_is_enough() {
+    let disk = SimVfs::new(9);
+    let log = ManifestLog::create(home(&disk), facts()).unwrap();
+    log.commit(&vec![Op::ClockAt { ms: 10 }]).unwrap();
+    let lens = |image: &SimVfs, len: u64| {
+        for path in ["/m/0000000001.man0", "/m/0000000001.man1"] {
+            image.edit(path, |bytes| bytes.resize(usize::try_from(len).unwrap(), 0));
+        }
+    };
+    let longest = disk.clone_image();
+    lens(&longest, FILE_LEN_MAX);
+    assert_eq!(clock_of(&open(&longest)), 10, "zeros behind the last edit are its end");
+    lens(&disk, FILE_LEN_MAX + 1);
+    let Err(Error::Damaged { damage, .. }) = ManifestLog::open(home(&disk)) else {
+        panic!("what is too long is damage");
+    };
+    assert_eq!(damage.iter().map(|one| one.field).collect::<Vec<_>>(), ["file length"; 2]);
+    disk.edit("/m/0000000001.man0", |bytes| bytes.truncate(4096));
+    let (log, mended) = ManifestLog::open(home(&disk)).unwrap().unwrap();
+    assert_eq!((clock_of(&log), mended), (10, 1));
 }

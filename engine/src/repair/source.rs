@@ -53,7 +53,7 @@ impl Source {
         })?;
         let mut damage = Vec::new();
         let set = match read_newest(&*dir, Unreadable::IsDamage) {
-            Ok(Some((set, _))) => Some(set),
+            Ok(Some(newest)) => Some(newest.set),
             Ok(None) => None,
             Err(Error::Damaged { damage: found, .. }) => {
                 damage.extend(found);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cold::ArchiveEntry;
 use crate::error::{Damage, Error, Result};
-use crate::format::record::RecordKind;
+use crate::format::record::{Record, RecordKind};
 use crate::format::segment::SEGMENT_HEADER_LEN;
 use crate::format::trailer::TrailerEntry;
 use crate::ids::{Location, Slot};
@@ -20,6 +20,48 @@ use crate::vfs::File;
 use crate::warm::account::{SegmentAccount, Weight};
 use crate::warm::active::SegmentWriter;
 use crate::warm::segment::Segment;
+
+/// One segment, counted from its records.
+struct Recount<'s> {
+    segment: &'s Arc<Segment>,
+    /// Whether bodies are read too.
+    deep: bool,
+    /// What the trailer tells of damaged records: read at the first of them, once for all.
+    told: Option<BTreeMap<u32, TrailerEntry>>,
+    account: SegmentAccount,
+    records: u64,
+    bytes: u64,
+    /// Where a damaged record that nothing tells of ended the count.
+    lost_at: Option<u64>,
+}
+
+impl Recount<'_> {
+    fn told_of(&mut self, offset: u32) -> Option<TrailerEntry> {
+        let segment = self.segment;
+        self.told.get_or_insert_with(|| segment.damaged_witnesses()).get(&offset).copied()
+    }
+
+    /// What the account says otherwise of a segment whose records end at `end`.
+    fn differs(&self, known: &SegmentAccount, end: u64) -> Vec<String> {
+        let id = self.segment.id;
+        if let Some(offset) = self.lost_at {
+            return vec![format!("{id}: damaged from {offset} on")];
+        }
+        let found = &self.account;
+        let end_bytes = end - SEGMENT_HEADER_LEN as u64;
+        let lines = [
+            ("records", known.record_bytes, found.record_bytes),
+            ("bytes before the end", end_bytes, found.record_bytes),
+            ("live", known.live_bytes(), found.live_bytes()),
+            ("live records", known.live_count(), found.live_count()),
+            ("tombstone", known.tombstone_bytes, found.tombstone_bytes),
+            ("damaged", known.damaged_bytes(), found.damaged_bytes()),
+        ];
+        let differing = lines.into_iter().filter(|(_, known, found)| known != found);
+        let text = |(line, known, found)| format!("{id}: {line} {known}, recounted {found}");
+        differing.map(text).collect()
+    }
+}
 
 impl Tiers {
     /// Where every byte is, as the accounts know it.
@@ -215,41 +257,42 @@ impl Tiers {
         let writers = append.closed.iter().chain(&append.attached).map(|(writer, _)| writer);
         let open = writers.chain([&append.active]).find(|w| w.segment.id == segment.id);
         let end = open.map_or_else(|| segment.records_end(), SegmentWriter::records_end);
-        let mut known = append.account(segment.slot).cloned().unwrap_or_default();
-        let mut recount = SegmentAccount::new(segment.created_ms);
-        // Read at the first record that is damaged, once for all.
-        let mut told: Option<BTreeMap<u32, TrailerEntry>> = None;
+        let known = |append: &mut Append| append.account(segment.slot).cloned().unwrap_or_default();
+        let mut recount = self.recount_all(append, segment, end, false)?;
+        // A key that rotted leads nowhere: when something differs, every body is read as well.
+        if !recount.differs(&known(append), end).is_empty() {
+            recount = self.recount_all(append, segment, end, true)?;
+        }
+        audit.records += recount.records;
+        audit.bytes += recount.bytes;
+        // What the recount found to be damaged, the account knows from now on.
+        audit.differences.extend(recount.differs(&known(append), end));
+        Ok(())
+    }
+
+    /// Counts a segment's records up to `end`; with their bodies when `deep`.
+    fn recount_all<'s>(
+        &self,
+        append: &mut Append,
+        segment: &'s Arc<Segment>,
+        end: u64,
+        deep: bool,
+    ) -> Result<Recount<'s>> {
+        let account = SegmentAccount::new(segment.created_ms);
+        let mut recount =
+            Recount { segment, deep, told: None, account, records: 0, bytes: 0, lost_at: None };
         let mut offset = SEGMENT_HEADER_LEN as u64;
         while offset < end {
             let at = Location::new(segment.slot, u32::try_from(offset).unwrap_or(u32::MAX));
-            let Some(len) = self.recount(append, segment, at, &mut recount, &mut told)? else {
-                audit.differences.push(format!("{}: damaged from {offset} on", segment.id));
-                return Ok(());
+            let Some(len) = self.recount(append, at, &mut recount)? else {
+                recount.lost_at = Some(offset);
+                break;
             };
-            audit.records += 1;
-            audit.bytes += len;
+            recount.records += 1;
+            recount.bytes += len;
             offset += len;
         }
-        // What the recount found to be damaged, the account knows from now on.
-        if let Some(account) = append.account(segment.slot) {
-            known = account.clone();
-        }
-        let end_bytes = end - SEGMENT_HEADER_LEN as u64;
-        let lines = [
-            ("records", known.record_bytes, recount.record_bytes),
-            ("bytes before the end", end_bytes, recount.record_bytes),
-            ("live", known.live_bytes(), recount.live_bytes()),
-            ("live records", known.live_count(), recount.live_count()),
-            ("tombstone", known.tombstone_bytes, recount.tombstone_bytes),
-            ("damaged", known.damaged_bytes(), recount.damaged_bytes()),
-        ];
-        for (line, known, found) in lines {
-            if known != found {
-                let text = format!("{}: {line} {known}, recounted {found}", segment.id);
-                audit.differences.push(text);
-            }
-        }
-        Ok(())
+        Ok(recount)
     }
 
     /// Counts the record at a place, from its own bytes or from what the trailer tells of a damaged
@@ -257,34 +300,35 @@ impl Tiers {
     fn recount(
         &self,
         append: &mut Append,
-        segment: &Arc<Segment>,
         at: Location,
-        recount: &mut SegmentAccount,
-        told: &mut Option<BTreeMap<u32, TrailerEntry>>,
+        recount: &mut Recount<'_>,
     ) -> Result<Option<u64>> {
+        let (segment, deep) = (recount.segment, recount.deep);
         let record = segment.record(u64::from(at.offset));
-        let (weight, tag, keyed) = if let Ok(record) = &record {
-            let header = &record.header;
-            let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
-            let tag = self.seed.hash(header.incarnation, record.key).tag();
-            (Weight::of(header), tag, keyed)
-        } else {
-            let told = told.get_or_insert_with(|| segment.damaged_witnesses());
-            let Some(told) = told.get(&at.offset) else { return Ok(None) };
-            (Weight::told(told), told.tag, true)
+        let is_read = record.as_ref().is_ok_and(|record| !deep || record.check_body().is_ok());
+        let told = if is_read { None } else { recount.told_of(at.offset) };
+        let (weight, tag, keyed) = match (&record, told) {
+            (_, Some(told)) => (Weight::told(&told), told.tag, true),
+            (Ok(record), None) => {
+                let header = &record.header;
+                let keyed = matches!(header.kind, RecordKind::Put | RecordKind::Tombstone);
+                let tag = self.seed.hash(header.incarnation, record.key).tag();
+                (Weight::of(header), tag, keyed)
+            }
+            (Err(_), None) => return Ok(None),
         };
         let named = keyed && self.index.peek(tag, |e| Ok::<_, Error>(e.location == at))?.is_some();
         let counts = named && (weight.tombstone || self.keyspaces.is_kept(weight.incarnation));
         if counts {
-            recount.add(&weight);
+            recount.account.add(&weight);
         } else {
-            recount.add_dead(weight.len);
+            recount.account.add_dead(weight.len);
         }
         let account = append.account(at.slot);
         let suspected = account.is_some_and(|a| a.damaged_offsets().any(|one| one == at.offset));
-        let body = record.as_ref().is_ok_and(|record| !suspected || record.check_body().is_ok());
-        if counts && !body {
-            recount.damage(at.offset, &weight);
+        let is_sound = |record: &Record<'_>| !suspected || record.check_body().is_ok();
+        if counts && !(is_read && record.as_ref().is_ok_and(is_sound)) {
+            recount.account.damage(at.offset, &weight);
             if let Some(account) = append.account(at.slot) {
                 account.damage(at.offset, &weight);
             }
@@ -372,3 +416,7 @@ fn account_of(append: &Append, slot: Slot) -> SegmentAccount {
 fn difference(allocated: u64, len: u64) -> i64 {
     i64::try_from(allocated).unwrap_or(0) - i64::try_from(len).unwrap_or(0)
 }
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;

@@ -288,14 +288,14 @@ fn by_segment(chosen: Vec<(&Tail, Run)>) -> Kept<'_> {
     kept
 }
 
-/// Bytes behind what is kept of each segment.
+/// Bytes that were written behind what is kept of each segment.
 fn bytes_cut(tails: &[Tail], kept: &[(&Tail, Vec<Range<u64>>)]) -> u64 {
     let end_of = |tail: &Tail| {
         let of_tail = kept.iter().filter(|(known, _)| known.segment.id == tail.segment.id);
         let ends = of_tail.flat_map(|(_, ranges)| ranges.iter().map(|range| range.end));
         ends.max().unwrap_or(SEGMENT_HEADER_LEN as u64)
     };
-    tails.iter().map(|tail| tail.segment.records_end().saturating_sub(end_of(tail))).sum()
+    tails.iter().map(|tail| tail.scan.written_end.saturating_sub(end_of(tail))).sum()
 }
 
 /// The incarnation that ops already queued give a name.

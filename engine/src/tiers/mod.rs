@@ -102,6 +102,8 @@ pub(crate) struct OpenReport {
     pub foreign: Vec<String>,
     pub damage: Vec<Damage>,
     pub tail_bytes_cut: u64,
+    /// Copies of the manifest that were not sound.
+    pub manifest_mended: u64,
     /// The index came from the image of the last close.
     pub index_image: bool,
 }

@@ -81,11 +81,11 @@ fn freeze_all(overlay: &OverlayDir, path: &Path) -> Result<()> {
             freeze(overlay, &entry.name, FILE_LEN_MAX)?;
         }
     }
-    let Some((set, _)) = read_newest(overlay, Unreadable::IsError)? else {
+    let Some(newest) = read_newest(overlay, Unreadable::IsError)? else {
         return Err(no_store(path, "no manifest is there"));
     };
     for kind in [SegmentKind::Journal, SegmentKind::Attached] {
-        for id in unsealed(&set, kind) {
+        for id in unsealed(&newest.set, kind) {
             freeze(overlay, &FileState::OpenSegment(kind).name(id), SEGMENT_FILE_LEN_MAX)?;
         }
     }
@@ -99,11 +99,12 @@ fn unsealed(set: &FileSet, kind: SegmentKind) -> Vec<u32> {
     set.files.iter().rev().filter_map(open).collect()
 }
 
-/// What is not there, or not a file, is the opening's to report.
+/// What is not there, not a file, or too long for what it should be, is the opening's to report.
 fn freeze(overlay: &OverlayDir, name: &str, len_max: u64) -> Result<()> {
+    use ErrorKind::{InvalidData, InvalidInput, NotFound};
     match overlay.freeze(name, len_max) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
-            tracing::debug!(file = name, %error, "not there when it was looked for");
+        Err(error) if matches!(error.kind(), NotFound | InvalidInput | InvalidData) => {
+            tracing::debug!(file = name, %error, "not taken when it was looked for");
             Ok(())
         }
         frozen => frozen.map_err(|error| Error::io("read store", overlay.path().join(name), error)),

@@ -70,13 +70,13 @@ pub(crate) fn open_dir(vfs: &dyn Vfs, path: &Path, options: &Options) -> Result<
     let content = LockContent { pid: os::process_id(), since_ms }.encode();
     let lock = dir.lock(LOCK_NAME, &content).map_err(|error| locked(&*dir, error))?;
     let opened = if is_new { None } else { ManifestLog::open(Arc::clone(&dir))? };
-    let (manifest, damage) = match opened {
-        Some((manifest, report)) => (manifest, report.damage),
-        None => (ManifestLog::create(Arc::clone(&dir), new_facts(options, path)?)?, Vec::new()),
+    let (manifest, manifest_mended) = match opened {
+        Some(opened) => opened,
+        None => (ManifestLog::create(Arc::clone(&dir), new_facts(options, path)?)?, 0),
     };
     let facts = manifest.read(|set| set.facts.clone());
     let archive_dir = open_archive_dir(vfs, &dir, &facts, options)?;
-    let report = OpenReport { damage, ..OpenReport::default() };
+    let report = OpenReport { manifest_mended, ..OpenReport::default() };
     Ok(Opened { dir, archive_dir, lock, manifest, facts, report })
 }
 
@@ -241,7 +241,7 @@ impl Opened {
     /// Opens every sealed segment and archive and builds the index from their trailers.
     pub(crate) fn load(&mut self, policy: OpenPolicy) -> Result<Recovered> {
         let set = self.set();
-        let bits = self.load_bits(&set);
+        let bits = self.load_bits(&set)?;
         let image = self.open_image(&set);
         let table = self.open_segments(&set, image.as_ref())?;
         let cold = self.load_archives(&set, &bits)?;
@@ -296,22 +296,29 @@ impl Opened {
                 let link = FieldError::new("file", "a link or device", "a regular file");
                 self.report.damage.push(link.at("open store", file, 0));
             }
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                let long = FieldError::new("file length", source, "what such a file may have");
+                self.report.damage.push(long.at("open store", file, 0));
+            }
             other => return Err(other),
         }
         Ok(())
     }
 
-    fn load_bits(&mut self, set: &FileSet) -> DeadBits {
-        let Some(id) = set.bits() else { return DeadBits::default() };
+    /// The dead bitmaps. Without them older versions would come back: a device that does not give
+    /// them now ends the opening, under every policy.
+    fn load_bits(&mut self, set: &FileSet) -> Result<DeadBits> {
+        let Some(id) = set.bits() else { return Ok(DeadBits::default()) };
         let name = format!("{id:010}.bit");
-        let read = read_file(&*self.dir, &name, BITS_LEN_MAX);
-        let decoded = match &read {
-            Ok(bytes) => DeadBits::decode(bytes, self.facts.store, id),
-            Err(error) => Err(FieldError::new("file", error, "a file of dead bitmaps")),
-        };
-        decoded.unwrap_or_else(|error| {
-            self.report.damage.push(error.at("open store", &name, 0));
-            DeadBits::default()
+        let io = |error| Error::io("read dead bitmaps", self.dir.path().join(&name), error);
+        let read = read_file(&*self.dir, &name, BITS_LEN_MAX).map_err(io);
+        let decoded = read.and_then(|bytes| {
+            let decoded = DeadBits::decode(&bytes, self.facts.store, id);
+            decoded.map_err(|error| error.at("open store", &name, 0).into())
+        });
+        decoded.or_else(|error| {
+            self.note_damage(error, &name)?;
+            Ok(DeadBits::default())
         })
     }
 

@@ -204,6 +204,8 @@ impl Pin {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn file() -> FilePins {
@@ -247,9 +249,9 @@ mod tests {
     #[test]
     fn more_places_than_a_file_tells_apart_count_as_one() {
         let (pins, file) = (Pins::default(), file());
-        let sites: Vec<Location<'static>> = (0..SITES + 5).map(|_| *here()).collect();
-        let sites: &'static [Location<'static>] = sites.leak();
-        let taken: Vec<_> = sites.iter().map(|site| file.take(&pins, site)).collect();
+        static PLACES: LazyLock<Vec<Location<'static>>> =
+            LazyLock::new(|| (0..SITES + 5).map(|_| *here()).collect());
+        let taken: Vec<_> = PLACES.iter().map(|site| file.take(&pins, site)).collect();
         let held = pins.held();
         assert_eq!(held.iter().map(|held| held.count).sum::<u64>(), taken.len() as u64);
         assert_eq!(held.iter().filter(|held| held.site.is_none()).count(), 1);

@@ -1,8 +1,9 @@
 //! The manifest against the files, and the dead bitmaps against what is dead.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use crate::cold::ArchiveEntry;
+use crate::cold::{ArchiveEntry, ArchiveSet};
 use crate::format::cursor::FieldError;
 use crate::format::deadbits::DeadBits;
 use crate::manifest::log::{Unreadable, read_file, read_newest};
@@ -23,6 +24,33 @@ pub(super) fn dead_offsets(segment: &Segment, bits: Option<&DeadBits>) -> HashSe
 }
 
 impl Run<'_> {
+    /// Names the files that are shorter than what will be read of them.
+    pub(super) fn lens(&mut self, ends: &[(Arc<Segment>, u64)], archives: &ArchiveSet) {
+        for (segment, end) in ends {
+            let least = segment.sealed().map_or(*end, |facts| facts.len);
+            let Ok(len) = segment.file.len() else { continue };
+            self.at_least(&segment.id.to_string(), len, least, segment.file.is_mapped());
+        }
+        for entry in archives.entries() {
+            let archive = &entry.archive;
+            let file = self.tiers.archive_dir.open_to_read(archive.name());
+            // What was unlinked meanwhile is read to its end all the same.
+            let Ok(len) = file.and_then(|file| file.len()) else { continue };
+            let is_mapped = archive.view().map().is_some();
+            self.at_least(archive.name(), len, archive.file_len(), is_mapped);
+        }
+    }
+
+    fn at_least(&mut self, name: &str, len: u64, least: u64, is_mapped: bool) {
+        if len < least {
+            let error = FieldError::new("file length", len, format_args!("at least {least}"));
+            self.damage(error.at(DOING, name, 0));
+            if is_mapped {
+                self.cut.insert(name.to_owned());
+            }
+        }
+    }
+
     /// Compares the manifest on disk with the one in memory, and both with the directory; answers
     /// the dead bitmaps that count now.
     pub(super) fn files(&mut self) -> Option<DeadBits> {
@@ -33,7 +61,7 @@ impl Run<'_> {
             let before = tiers.manifest.read(Clone::clone);
             let read = read_newest(&*tiers.dir, Unreadable::IsError);
             if tiers.manifest.read(|now| now.files == before.files) {
-                self.compare_manifest(&before, read.map(|found| found.map(|(set, _)| set)));
+                self.compare_manifest(&before, read.map(|found| found.map(|newest| newest.set)));
                 break before;
             }
         };
@@ -78,7 +106,7 @@ impl Run<'_> {
         let name = state.name(id);
         let dir = if state.is_archive() { &self.tiers.archive_dir } else { &self.tiers.dir };
         let error = match dir.open_to_read(&name).and_then(|file| file.len()) {
-            Ok(len) if len >= least => return,
+            Ok(len) if len >= least || self.cut.contains(&name) => return,
             Ok(len) => FieldError::new("file length", len, format_args!("at least {least}")),
             Err(error) => FieldError::new("file", error, "what the manifest lists"),
         };

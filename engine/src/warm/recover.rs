@@ -37,6 +37,8 @@ pub(crate) struct Scan {
     pub watermark: Seq,
     /// The highest `seq` of any sound record.
     pub highest_seq: Seq,
+    /// Behind it are zeros alone.
+    pub written_end: u64,
     /// Bytes of records that were read and whose bodies did not hold.
     pub in_vain: u64,
 }
@@ -49,10 +51,11 @@ pub(crate) fn scan(
     mut attached: impl FnMut(&Record<'_>, Option<Seq>) -> Option<Seq>,
 ) -> Scan {
     let (watermark, highest_seq) = (Seq::ZERO, Seq::ZERO);
-    let mut scan = Scan { runs: Vec::new(), watermark, highest_seq, in_vain: 0 };
+    let mut offset = SEGMENT_HEADER_LEN as u64;
+    let mut scan =
+        Scan { runs: Vec::new(), watermark, highest_seq, written_end: offset, in_vain: 0 };
     let patience = segment.records_end().saturating_mul(IN_VAIN_MAX);
     let mut run: Option<Run> = None;
-    let mut offset = SEGMENT_HEADER_LEN as u64;
     while let Some(at) = next_candidate(segment, offset) {
         let Ok(record) = segment.record(at) else {
             offset = at + 8;
@@ -82,6 +85,7 @@ pub(crate) fn scan(
         run = Some(extended(run, at, begins, &header));
     }
     scan.runs.extend(run);
+    scan.written_end = offset;
     scan
 }
 
@@ -201,6 +205,7 @@ mod tests {
             .collect();
         assert_eq!(told, [(first_end, first_end, 5, 6, 6), (begun, end, 8, 8, 9)]);
         assert_eq!((scan.watermark, scan.highest_seq, scan.in_vain), (Seq(8), Seq(9), 0));
+        assert_eq!(scan.written_end, end, "zeros alone lie behind the last record");
     }
 
     #[test]
@@ -220,6 +225,20 @@ mod tests {
             (1, from, Seq(5), Seq(6))
         );
         assert_eq!(scan.in_vain, header(1, 100).encoded_len());
+    }
+
+    #[test]
+    fn what_was_written_ends_at_its_last_byte_whatever_it_is() {
+        let mut records = Vec::new();
+        put(&mut records, header(5, 3), b"abc");
+        records.resize(8000, 0);
+        for at in [100, 101, 600, 7000] {
+            let mut torn = records.clone();
+            torn[at] = 1;
+            let scan = scan(&segment(&torn), |_, _| None);
+            let end = (SEGMENT_HEADER_LEN + at + 1).next_multiple_of(8) as u64;
+            assert_eq!((scan.written_end, scan.runs.len()), (end, 1), "a byte at {at}");
+        }
     }
 
     #[test]

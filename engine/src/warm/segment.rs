@@ -331,11 +331,14 @@ impl Segment {
         self.witnesses()?.entries().filter_map(Result::ok).find(|entry| entry.offset == offset)
     }
 
-    /// What the trailer says of every record whose header is damaged, by place.
+    /// What the trailer says of every record that is damaged, by place. Reads every record.
     pub(crate) fn damaged_witnesses(&self) -> BTreeMap<u32, TrailerEntry> {
         let Some(trailer) = self.witnesses() else { return BTreeMap::new() };
         let entries = trailer.entries().filter_map(Result::ok);
-        let damaged = entries.filter(|entry| self.record(u64::from(entry.offset)).is_err());
+        let is_sound = |entry: &TrailerEntry| {
+            self.record(entry.offset.into()).is_ok_and(|record| record.check_body().is_ok())
+        };
+        let damaged = entries.filter(|entry| !is_sound(entry));
         damaged.map(|entry| (entry.offset, entry)).collect()
     }
 }
