@@ -9,11 +9,12 @@
 //! one. Entries are copied, not moved, so a reader with an old view finds the entry as it was when
 //! its call began; a miss counts only if the view is still the current one.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::error::{Error, Result};
 use crate::format::cursor::FieldError;
@@ -101,6 +102,43 @@ impl Filling<'_> {
 impl IndexFound {
     pub(crate) fn entry(&self) -> &IndexEntry {
         &self.found.entry
+    }
+}
+
+/// Searches for several tags in one view of the index.
+#[derive(Debug)]
+pub(crate) struct Searches<'i> {
+    index: &'i PointIndex,
+    view: Guard<Arc<View>>,
+}
+
+impl Searches<'_> {
+    /// Asks for the home of a tag, without waiting for it.
+    #[inline]
+    pub(crate) fn prefetch(&self, tag: u32) {
+        self.view.table(tag).prefetch(tag);
+    }
+
+    /// The first entry with the tag, which is touched: nearly always the only one.
+    #[inline]
+    pub(crate) fn first(&self, tag: u32) -> Option<IndexEntry> {
+        let table = self.view.table(tag);
+        let Ok(found) = table.find(tag, |_| Ok::<_, Infallible>(true));
+        let found = found?;
+        if !found.entry.touched {
+            table.touch(&found);
+        }
+        Some(found.entry)
+    }
+
+    /// Hands all entries with the tag to `each`, and touches them.
+    pub(crate) fn each(&self, tag: u32, each: impl FnMut(&IndexEntry)) {
+        self.view.table(tag).visit(tag, true, each);
+    }
+
+    /// Whether a tag that had no entry was in the index at no time since this began.
+    pub(crate) fn misses_count(&self) -> bool {
+        self.view.old.is_none() && Arc::ptr_eq(&self.view, &self.index.view.load())
     }
 }
 
@@ -193,7 +231,7 @@ impl PointIndex {
             for &tag in tags {
                 let walked = self.peek(tag, |entry| {
                     each(tag, entry);
-                    Ok::<_, std::convert::Infallible>(false)
+                    Ok::<_, Infallible>(false)
                 });
                 debug_assert!(walked.is_ok_and(|found| found.is_none()));
             }
@@ -205,21 +243,9 @@ impl PointIndex {
         Arc::ptr_eq(&view, &self.view.load())
     }
 
-    /// Hands the entries of all these tags to `each` with the tag's number, and touches them. The
-    /// homes are loaded into the cache ahead of the search. `false` when a miss does not count.
-    pub(crate) fn find_several(
-        &self,
-        tags: impl Iterator<Item = u32> + Clone,
-        mut each: impl FnMut(usize, &IndexEntry),
-    ) -> bool {
-        let view = self.view.load();
-        for tag in tags.clone() {
-            view.table(tag).prefetch(tag);
-        }
-        for (number, tag) in tags.enumerate() {
-            view.table(tag).visit(tag, true, |entry| each(number, entry));
-        }
-        view.old.is_none() && Arc::ptr_eq(&view, &self.view.load())
+    /// Searches for several tags, all in the view of now.
+    pub(crate) fn searches(&self) -> Searches<'_> {
+        Searches { index: self, view: self.view.load() }
     }
 
     /// The entry that `is_match` accepts among those with this tag.
