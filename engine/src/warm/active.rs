@@ -198,7 +198,7 @@ impl SegmentWriter {
     /// Stores the header of a record that was reserved.
     pub(crate) fn finish(&mut self, offset: u32, header: &RecordHeader) {
         let at = u64::from(offset);
-        self.map.store(at, &header.encode(self.segment.nonce, at));
+        self.map.store(at, &header.encode_in(self.segment.begun(), at));
     }
 
     /// Makes everything up to the tail readable.

@@ -96,6 +96,12 @@ impl Segment {
         })
     }
 
+    /// What every header's checksum here begins with.
+    #[inline]
+    pub(crate) fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
     /// The number under which it entered the table of segments: they rise.
     #[inline]
     pub(crate) fn entered(&self) -> u32 {

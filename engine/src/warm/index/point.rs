@@ -31,7 +31,7 @@ const SHRINK_MAX: u64 = 4;
 /// Homes of the smallest table.
 const HOMES_MIN: u64 = 64;
 /// Buckets that one change moves while the table is changing its size.
-const BUCKETS_PER_STEP: u64 = 4;
+const BUCKETS_PER_STEP: u64 = 8;
 /// Entries without room near their homes that filling a table puts up with.
 const LATE_MAX: usize = 64;
 /// Given-back memory goes in pieces of this many homes: 2 MiB.
@@ -439,14 +439,10 @@ impl PointIndex {
         let Some(old) = &view.old else { return Ok(()) };
         let from = view.progress.load(Ordering::Relaxed);
         let to = from.saturating_add(buckets).min(old.homes());
-        for home in from..to {
-            let mut fits = true;
-            old.entries_of(home, |entry| fits &= view.new.insert_near(entry));
-            if !fits {
-                return self.unite(writer, old, &view.new, home);
-            }
-            view.progress.store(home + 1, Ordering::Release);
+        if !old.copy_homes(from..to, &view.new) {
+            return self.unite(writer, old, &view.new, from);
         }
+        view.progress.store(to, Ordering::Release);
         if to == old.homes() {
             self.charged.store(view.new.len_bytes(), Ordering::Relaxed);
             let view = View { old: None, new: Arc::clone(&view.new), progress: AtomicU64::new(0) };

@@ -6,6 +6,7 @@
 //! passes counts one more spill; a search goes on only while the spill count says so.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use crate::ids::Location;
@@ -175,17 +176,8 @@ impl Table {
 
     /// Places an entry; `false` when the end of the table is full and it must grow first.
     pub(crate) fn insert(&self, entry: IndexEntry) -> bool {
-        self.insert_within(entry, self.buckets())
-    }
-
-    /// The same, `false` also when there is no room near the entry's home.
-    pub(crate) fn insert_near(&self, entry: IndexEntry) -> bool {
-        self.insert_within(entry, DISTANCE_MAX)
-    }
-
-    fn insert_within(&self, entry: IndexEntry, distance: usize) -> bool {
         let home = usize::try_from(self.home(entry.tag)).unwrap_or(0);
-        let end = home.saturating_add(distance).min(self.buckets());
+        let end = self.buckets();
         let Some((bucket, mut snapshot, position)) = (home..end).find_map(|bucket| {
             let snapshot = Snapshot::read(self.words(bucket));
             snapshot.vacancy().map(|position| (bucket, snapshot, position))
@@ -199,7 +191,7 @@ impl Table {
         true
     }
 
-    fn add_spill(&self, buckets: std::ops::Range<usize>, by: i32) {
+    fn add_spill(&self, buckets: Range<usize>, by: i32) {
         for bucket in buckets {
             let mut snapshot = Snapshot::read(self.words(bucket));
             let spill = i32::from(snapshot.spill()) + by;
@@ -234,6 +226,24 @@ impl Table {
                 break;
             }
         }
+    }
+
+    /// Copies the entries of these homes to another table, near their homes there. `false` when
+    /// one finds no room. The caller may write; nobody looks for these entries there yet.
+    pub(crate) fn copy_homes(&self, homes: Range<u64>, to: &Self) -> bool {
+        let (from, until) = (self.first_tag(homes.start), self.first_tag(homes.end));
+        let first = usize::try_from(homes.start).unwrap_or(usize::MAX);
+        let last = usize::try_from(homes.end).unwrap_or(usize::MAX).saturating_sub(1);
+        let (mut fits, mut copy) = (true, Copying::new(to));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        for (bucket, words) in buckets.iter().enumerate().skip(first) {
+            let each = |entry| fits &= copy.place(entry);
+            if !bucket::entries_between(words, from, until, each) && bucket >= last {
+                break;
+            }
+        }
+        copy.flush();
+        fits
     }
 
     /// Begins to fill this table, which is empty.
@@ -283,6 +293,48 @@ impl Table {
     pub(crate) fn give_back_before(&self, from_home: u64, home: u64) {
         let byte = |home: u64| usize::try_from(home).unwrap_or(0) * BUCKET_LEN;
         self.map.give_back(byte(from_home), byte(home));
+    }
+}
+
+/// Places entries that come nearly in the order of their tags: a bucket is written once for those
+/// that come to it one behind the other.
+#[derive(Debug)]
+struct Copying<'t> {
+    table: &'t Table,
+    /// The bucket that is open, and what it shall hold.
+    open: Option<(usize, Snapshot)>,
+}
+
+impl<'t> Copying<'t> {
+    fn new(table: &'t Table) -> Self {
+        Self { table, open: None }
+    }
+
+    fn flush(&mut self) {
+        if let Some((bucket, snapshot)) = self.open.take() {
+            snapshot.write(self.table.words(bucket));
+        }
+    }
+
+    /// Places an entry; `false` when there is no room near its home.
+    #[inline]
+    fn place(&mut self, entry: IndexEntry) -> bool {
+        let home = usize::try_from(self.table.home(entry.tag)).unwrap_or(0);
+        let end = home.saturating_add(DISTANCE_MAX).min(self.table.buckets());
+        for bucket in home..end {
+            if self.open.as_ref().is_none_or(|(open, _)| *open != bucket) {
+                self.flush();
+            }
+            let table = self.table;
+            let open = || (bucket, Snapshot::read(table.words(bucket)));
+            let (_, snapshot) = self.open.get_or_insert_with(open);
+            if let Some(position) = snapshot.vacancy() {
+                snapshot.set(position, Some(entry));
+                return true;
+            }
+            snapshot.set_spill(snapshot.spill().saturating_add(1));
+        }
+        false
     }
 }
 
