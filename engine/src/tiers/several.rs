@@ -16,7 +16,7 @@ use crate::tiers::read::{KeyRef, is_record_of};
 use crate::tiers::tally::Answer;
 use crate::value::Value;
 use crate::value::pins::Site;
-use crate::warm::index::point::Searches;
+use crate::warm::index::point::searches::Searches;
 use crate::warm::segment::Segment;
 use crate::warm::table::SegmentTable;
 

@@ -9,12 +9,14 @@
 //! one. Entries are copied, not moved, so a reader with an old view finds the entry as it was when
 //! its call began; a miss counts only if the view is still the current one.
 
+pub(crate) mod searches;
+
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 
 use crate::error::{Error, Result};
 use crate::format::cursor::FieldError;
@@ -102,43 +104,6 @@ impl Filling<'_> {
 impl IndexFound {
     pub(crate) fn entry(&self) -> &IndexEntry {
         &self.found.entry
-    }
-}
-
-/// Searches for several tags in one view of the index.
-#[derive(Debug)]
-pub(crate) struct Searches<'i> {
-    index: &'i PointIndex,
-    view: Guard<Arc<View>>,
-}
-
-impl Searches<'_> {
-    /// Asks for the home of a tag, without waiting for it.
-    #[inline]
-    pub(crate) fn prefetch(&self, tag: u32) {
-        self.view.table(tag).prefetch(tag);
-    }
-
-    /// The first entry with the tag, which is touched: nearly always the only one.
-    #[inline]
-    pub(crate) fn first(&self, tag: u32) -> Option<IndexEntry> {
-        let table = self.view.table(tag);
-        let Ok(found) = table.find(tag, |_| Ok::<_, Infallible>(true));
-        let found = found?;
-        if !found.entry.touched {
-            table.touch(&found);
-        }
-        Some(found.entry)
-    }
-
-    /// Hands all entries with the tag to `each`, and touches them.
-    pub(crate) fn each(&self, tag: u32, each: impl FnMut(&IndexEntry)) {
-        self.view.table(tag).visit(tag, true, each);
-    }
-
-    /// Whether a tag that had no entry was in the index at no time since this began.
-    pub(crate) fn misses_count(&self) -> bool {
-        self.view.old.is_none() && Arc::ptr_eq(&self.view, &self.index.view.load())
     }
 }
 
@@ -241,11 +206,6 @@ impl PointIndex {
             view.new.visit(tag, false, |entry| each(tag, entry));
         }
         Arc::ptr_eq(&view, &self.view.load())
-    }
-
-    /// Searches for several tags, all in the view of now.
-    pub(crate) fn searches(&self) -> Searches<'_> {
-        Searches { index: self, view: self.view.load() }
     }
 
     /// The entry that `is_match` accepts among those with this tag.

@@ -192,12 +192,7 @@ impl Table {
     }
 
     fn add_spill(&self, buckets: Range<usize>, by: i32) {
-        for bucket in buckets {
-            let mut snapshot = Snapshot::read(self.words(bucket));
-            let spill = i32::from(snapshot.spill()) + by;
-            snapshot.set_spill(u16::try_from(spill).unwrap_or(u16::MAX));
-            snapshot.write(self.words(bucket));
-        }
+        buckets.for_each(|bucket| bucket::add_spill(self.words(bucket), by));
     }
 
     /// Points the entry at another record.
@@ -237,8 +232,8 @@ impl Table {
         let (mut fits, mut copy) = (true, Copying::new(to));
         let (buckets, _) = self.map.words().as_chunks::<WORDS>();
         for (bucket, words) in buckets.iter().enumerate().skip(first) {
-            let each = |entry| fits &= copy.place(entry);
-            if !bucket::entries_between(words, from, until, each) && bucket >= last {
+            let each = |low, high| fits &= copy.place(low, high);
+            if !bucket::packed_between(words, from, until, each) && bucket >= last {
                 break;
             }
         }
@@ -296,40 +291,58 @@ impl Table {
     }
 }
 
-/// Places entries that come nearly in the order of their tags: a bucket is written once for those
-/// that come to it one behind the other.
+/// Buckets that are open at a time while entries are copied: those of one step and their spill.
+const OPEN_MAX: usize = 24;
+
+/// Places entries that come nearly in the order of their tags: buckets that lie side by side are
+/// read once and written once for all that comes to them.
 #[derive(Debug)]
 struct Copying<'t> {
     table: &'t Table,
-    /// The bucket that is open, and what it shall hold.
-    open: Option<(usize, Snapshot)>,
+    /// The first bucket that is open.
+    first: usize,
+    count: usize,
+    open: [Snapshot; OPEN_MAX],
 }
 
 impl<'t> Copying<'t> {
     fn new(table: &'t Table) -> Self {
-        Self { table, open: None }
+        Self { table, first: 0, count: 0, open: [Snapshot::default(); OPEN_MAX] }
     }
 
     fn flush(&mut self) {
-        if let Some((bucket, snapshot)) = self.open.take() {
+        for (bucket, snapshot) in (self.first..).zip(self.open.iter().take(self.count)) {
             snapshot.write(self.table.words(bucket));
         }
+        self.count = 0;
     }
 
-    /// Places an entry; `false` when there is no room near its home.
+    /// What a bucket shall hold.
     #[inline]
-    fn place(&mut self, entry: IndexEntry) -> bool {
-        let home = usize::try_from(self.table.home(entry.tag)).unwrap_or(0);
+    fn bucket(&mut self, bucket: usize) -> Option<&mut Snapshot> {
+        if self.count == 0 || !(self.first..self.first + OPEN_MAX).contains(&bucket) {
+            self.flush();
+            self.first = bucket;
+        }
+        let at = bucket - self.first;
+        while self.count <= at {
+            let next = Snapshot::read(self.table.words(self.first + self.count));
+            *self.open.get_mut(self.count)? = next;
+            self.count += 1;
+        }
+        self.open.get_mut(at)
+    }
+
+    /// Places an entry as it is packed; `false` when there is no room near its home.
+    #[inline]
+    fn place(&mut self, low: u64, high: u64) -> bool {
+        let tag = u32::try_from(low >> 32).unwrap_or(0);
+        let home = usize::try_from(self.table.home(tag)).unwrap_or(0);
         let end = home.saturating_add(DISTANCE_MAX).min(self.table.buckets());
         for bucket in home..end {
-            if self.open.as_ref().is_none_or(|(open, _)| *open != bucket) {
-                self.flush();
-            }
-            let table = self.table;
-            let open = || (bucket, Snapshot::read(table.words(bucket)));
-            let (_, snapshot) = self.open.get_or_insert_with(open);
+            let Some(snapshot) = self.bucket(bucket) else { return false };
             if let Some(position) = snapshot.vacancy() {
-                snapshot.set(position, Some(entry));
+                snapshot.set_packed(position, low, high);
                 return true;
             }
             snapshot.set_spill(snapshot.spill().saturating_add(1));
