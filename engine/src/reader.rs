@@ -356,6 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn several_keys_are_asked_of_the_hot_tier_and_never_answered_by_an_older_copy() {
+        let (db, keyspace) = short_of_pages();
+        let told = || keyspace.multi_get(&["none", "key"]).unwrap().pop().flatten();
+        keyspace.put("key", "value").unwrap();
+        (0..3).for_each(|_| assert!(keyspace.get("key").unwrap().is_some()));
+        let hits = db.stats().hot_hits;
+        assert_eq!(told().as_deref(), Some(&b"value"[..]));
+        assert_eq!(db.stats().hot_hits, hits + 1);
+        keyspace.put("key", "other").unwrap();
+        assert_eq!((told().as_deref(), db.stats().hot_hits), (Some(&b"other"[..]), hits + 1));
+    }
+
+    #[test]
     fn readers_that_admit_beside_a_writer_never_go_back_in_time() {
         let (_db, keyspace) = short_of_pages();
         let done = AtomicBool::new(false);

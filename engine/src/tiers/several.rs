@@ -235,3 +235,30 @@ impl Several<'_> {
         Ok(Told::Value(self.tiers.value_for(segment, offset, lens, self.site)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::options::Options;
+
+    const KEYS: u32 = 600;
+
+    #[test]
+    fn many_keys_are_told_as_each_of_them_alone() {
+        let db = Options::new().memory_budget(16 << 20).temporary().unwrap();
+        let keyspace = db.keyspace("notes").unwrap();
+        let key = |id: u32| format!("key {id}");
+        for id in 0..KEYS {
+            // Some are longer than what is checked at every read.
+            let len = if id % 7 == 0 { 5000 } else { id as usize % 90 };
+            keyspace.put(key(id), vec![id.to_le_bytes()[0]; len]).unwrap();
+        }
+        (0..KEYS).step_by(5).for_each(|id| assert!(keyspace.delete(key(id)).unwrap()));
+        for len in 0..70 {
+            let ids = (0..len).map(|at| (at * 37 + len * 11) % (KEYS + 50));
+            let keys: Vec<String> = ids.map(key).collect();
+            let alone: Vec<_> = keys.iter().map(|key| keyspace.get(key).unwrap()).collect();
+            assert_eq!(keyspace.multi_get(&keys).unwrap(), alone, "{len} keys");
+        }
+        assert_eq!(keyspace.multi_get(&["none", "key 1", "key 1"]).unwrap().len(), 3);
+    }
+}
