@@ -132,7 +132,7 @@ impl Db {
                 tiers.check_writable("change keyspace")?;
                 let incarnation = state.incarnation()?.0;
                 let seq = tiers.visible().0;
-                tiers.manifest.commit(&vec![Op::SetKeyspace(state.facts(incarnation, seq))])?;
+                tiers.commit_edit(&vec![Op::SetKeyspace(state.facts(incarnation, seq))])?;
             }
             return Ok(Keyspace::new(Arc::clone(&self.inner), state));
         }
@@ -145,7 +145,7 @@ impl Db {
         // A drop of the same name that the manifest does not know yet must come before.
         tiers.publish_ended()?;
         let facts = new_facts(name, tiers.manifest.next_incarnation(), &options);
-        tiers.manifest.commit(&vec![Op::SetKeyspace(facts.clone())])?;
+        tiers.commit_edit(&vec![Op::SetKeyspace(facts.clone())])?;
         let state = KeyspaceState::of(&facts);
         tiers.keyspaces.insert(Arc::clone(&state));
         Ok(Keyspace::new(Arc::clone(&self.inner), state))

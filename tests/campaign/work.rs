@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     /// Percent of operations that are a batch with a segment of its own.
     pub large_percent: u64,
     db: Option<Db>,
+    /// The disk failed since the store was opened: behind its back too, where movement writes.
+    was_broken: bool,
     snapshot: Option<Snapshot>,
 }
 
@@ -50,7 +52,16 @@ impl Worker {
         history: History,
         large_percent: u64,
     ) -> Self {
-        Self { disk, time, random, history, large_percent, db: None, snapshot: None }
+        Self {
+            disk,
+            time,
+            random,
+            history,
+            large_percent,
+            db: None,
+            was_broken: false,
+            snapshot: None,
+        }
     }
 
     /// One operation; `Err` tells what is wrong with an answer of the living store.
@@ -60,6 +71,7 @@ impl Worker {
         let is_faulty = self.random.below(40) == 0;
         if is_faulty {
             self.break_disk();
+            self.was_broken = true;
         }
         let done = self.one(&db);
         if is_faulty {
@@ -75,6 +87,8 @@ impl Worker {
                 self.look(&db).map_err(|text| format!("behind {error}: {text}"))?;
             }
             Err(_) if is_faulty => return Ok(Ended::Failed),
+            // A failure that was nobody's to answer is told to the next who writes.
+            Err(Error::Poisoned { .. }) if self.was_broken => return Ok(Ended::Failed),
             Err(error) => return Err(format!("an operation failed: {error}")),
         }
         if self.random.below(6) == 0 {
@@ -86,6 +100,7 @@ impl Worker {
 
     fn open(&mut self) -> Ended {
         self.snapshot = None;
+        self.was_broken = false;
         match options(&self.disk, &self.time).open(HOME) {
             Ok(db) => {
                 self.history.finish(&db);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use terrace::testing::{ManualTime, SimVfs, Vfs};
-use terrace::{Durability, Error, OpenPolicy, Options, PutOptions};
+use terrace::{Db, Durability, Error, OpenPolicy, Options, PutOptions};
 use terrace_tests::scratch::Scratch;
 
 use crate::{SIM_PATH, assert_exact, open_sim, settle, tiny};
@@ -34,6 +34,44 @@ fn a_failed_flush_poisons_writing_and_reads_go_on_until_the_store_is_opened_agai
     assert_eq!(ks.get("safe").unwrap().as_deref(), Some(&b"1"[..]));
     ks.put_with("more", "3", PutOptions::new().durability(Durability::Synced)).unwrap();
     assert_eq!(db.durable_seq(), db.last_seq());
+}
+
+#[test]
+fn a_write_that_fails_under_movement_is_told_to_the_next_writer_or_changes_nothing() {
+    let mut told = 0;
+    for k in 1..=24_u64 {
+        let (disk, time) = disk();
+        let fill = |db: &Db, what: u8| {
+            let ks = db.keyspace("default").unwrap();
+            (0..2400_u32).for_each(|i| ks.put((i % 900).to_be_bytes(), vec![what; 1000]).unwrap());
+        };
+        let db = open_sim(&disk, &time).unwrap();
+        fill(&db, 1);
+        // Half of the failures meet a store that was opened, and drops the image it read.
+        let db = if k % 2 == 0 {
+            db
+        } else {
+            db.close().unwrap();
+            open_sim(&disk, &time).unwrap()
+        };
+        disk.fail_write_at(k.div_ceil(2));
+        for _ in 0..60 {
+            drop(db.step());
+        }
+        disk.heal();
+        match db.keyspace("default").unwrap().put("next", "1") {
+            Err(Error::Poisoned { .. }) => told += 1,
+            answer => {
+                answer.unwrap();
+                fill(&db, 2);
+                db.sync().unwrap();
+                settle(&db);
+                db.keyspace("default").unwrap().clear().unwrap();
+                db.close().unwrap();
+            }
+        }
+    }
+    assert!((1..24).contains(&told), "{told} of 24 failures ended writing");
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Tiers {
         if ms > clock_ms {
             ops.push(Op::ClockAt { ms });
         }
-        if ops.is_empty() { Ok(()) } else { self.manifest.commit(&ops) }
+        if ops.is_empty() { Ok(()) } else { self.commit_edit(&ops) }
     }
 
     fn leave_image(&self, maintenance: &mut Maintenance) -> Result<()> {
@@ -84,7 +84,7 @@ impl Tiers {
             Ok(Some((len, crc))) => ops.push(Op::ListImage { id, len: *len, crc: *crc }),
             _ => self.discard_file(id),
         }
-        self.manifest.commit(&ops)?;
+        self.commit_edit(&ops)?;
         written.map(drop)
     }
 
@@ -111,7 +111,7 @@ impl Tiers {
         };
         unused.extend(append.spares.iter().map(|spare| spare.segment.id.0));
         ops.extend(unused.iter().map(|&id| Op::Doom { id }));
-        self.manifest.commit(&ops)?;
+        self.commit_edit(&ops)?;
         if !facts.is_empty() {
             set_sealed(&append.active, &attached, facts);
         }

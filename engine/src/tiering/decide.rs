@@ -51,12 +51,7 @@ impl Tiers {
         let result = self.step_locked(maintenance);
         match &result {
             Ok(_) => *self.stuck.lock() = None,
-            Err(error) => {
-                if self.manifest.has_failed() {
-                    self.flusher.poison(error);
-                }
-                *self.stuck.lock() = Some(error.clone());
-            }
+            Err(error) => *self.stuck.lock() = Some(error.clone()),
         }
         let idle = matches!(result, Ok(Step::Idle));
         if idle {

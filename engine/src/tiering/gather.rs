@@ -159,7 +159,7 @@ impl Tiers {
 
     fn create_output(&self, limit: u64) -> Result<Output> {
         let id = self.manifest.next_file();
-        self.manifest.commit(&vec![Op::DraftSegment { id }])?;
+        self.commit_edit(&vec![Op::DraftSegment { id }])?;
         let made = self.create_survivor(id, limit);
         let writer = made.inspect_err(|_| self.discard_file(id))?;
         Ok(Output { writer, id, items: Vec::new(), offsets: Vec::new() })

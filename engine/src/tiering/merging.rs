@@ -117,7 +117,7 @@ impl Tiers {
         let _span = tracing::debug_span!("merge", archives = victims.len()).entered();
         self.take_scratch();
         let id = self.manifest.next_file();
-        self.manifest.commit(&vec![Op::DraftArchive { id }])?;
+        self.commit_edit(&vec![Op::DraftArchive { id }])?;
         let made = match self.write_merged(id, victims, now_ms, level_min) {
             Ok(made) => made,
             Err(error) => {
@@ -251,7 +251,7 @@ impl Tiers {
         ops.extend(maintenance.gone.drain(..).map(|id| Op::Gone { id }));
         // What was left behind may be dead by a record, or an end of a keyspace, that is not
         // durable yet.
-        if let Err(error) = self.sync().and_then(|()| self.manifest.commit(&ops)) {
+        if let Err(error) = self.sync().and_then(|()| self.commit_edit(&ops)) {
             if let Some(entry) = &made {
                 self.discard_file(entry.archive.id().0);
             }

@@ -109,7 +109,7 @@ impl Tiers {
                 drop(self.dir.unlink(&segment.id.to_string()));
             }
         }
-        if let Err(error) = self.manifest.commit(&ops) {
+        if let Err(error) = self.commit_edit(&ops) {
             self.abandon(drafts);
             return Err(error);
         }
@@ -194,7 +194,7 @@ impl Tiers {
         ops.extend(bits.map(|id| Op::DraftBits { id }));
         let mut drafts = Drafts { gathered, survivor: None, archive, bits, ops: Vec::new() };
         if !ops.is_empty()
-            && let Err(error) = self.manifest.commit(&ops)
+            && let Err(error) = self.commit_edit(&ops)
         {
             self.abandon(drafts);
             return Err(error);

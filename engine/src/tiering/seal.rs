@@ -30,7 +30,7 @@ impl Tiers {
         let sealed = self.write_trailers(&mut journal, &mut attached).and_then(|facts| {
             let mut ops = seal_ops(&journal, &attached, &facts, last);
             ops.extend(ended);
-            self.manifest.commit(&ops)?;
+            self.commit_edit(&ops)?;
             Ok(facts)
         });
         let facts = match sealed {

@@ -223,7 +223,7 @@ impl Tiers {
         limit: u64,
     ) -> Result<SegmentWriter> {
         let id = self.manifest.next_file();
-        self.manifest.commit(&vec![Op::DraftSegment { id }])?;
+        self.commit_edit(&vec![Op::DraftSegment { id }])?;
         let nonce =
             os::random_bytes().map_err(|error| Error::io("draw nonce", self.dir.path(), error))?;
         let header = SegmentHeader {
@@ -243,7 +243,7 @@ impl Tiers {
                     synced.inspect_err(|error| self.flusher.poison(error))?;
                 }
                 // Only now may it hold records: an unsound header is damage from here on.
-                self.manifest.commit(&vec![Op::OpenSegment { id, kind: kind as u8 }])?;
+                self.commit_edit(&vec![Op::OpenSegment { id, kind: kind as u8 }])?;
                 Ok(writer)
             });
         if made.is_err() {
@@ -348,6 +348,16 @@ impl Tiers {
         Ok(())
     }
 
+    /// Commits an edit to the manifest. One that failed may be there or not, so nothing more is
+    /// written from then on; a full disk that left nothing behind is no such failure.
+    pub(crate) fn commit_edit(&self, ops: &Vec<Op>) -> Result<()> {
+        self.manifest.commit(ops).inspect_err(|error| {
+            if self.manifest.has_failed() {
+                self.flusher.poison(error);
+            }
+        })
+    }
+
     /// Removes the file of a number that will never count. What fails is done at the next open.
     pub(crate) fn discard_file(&self, id: u32) {
         if self.manifest.has_failed() {
@@ -364,7 +374,7 @@ impl Tiers {
                 tracing::warn!(file = name, %error, "a file that no longer counts stays for now");
             }
             _ => {
-                if let Err(error) = self.manifest.commit(&vec![Op::Gone { id }]) {
+                if let Err(error) = self.commit_edit(&vec![Op::Gone { id }]) {
                     tracing::warn!(file = name, %error, "an unlink was not recorded");
                 }
             }

@@ -57,7 +57,7 @@ impl Tiers {
         let seq = self.visible().0;
         let next = if drop { 0 } else { self.manifest.next_incarnation() };
         let name = keyspace.name.clone();
-        self.manifest.commit(&vec![if drop {
+        self.commit_edit(&vec![if drop {
             Op::DropKeyspace { name, incarnation: ended.0, seq }
         } else {
             Op::SetKeyspace(keyspace.facts(next, seq))
@@ -74,7 +74,7 @@ impl Tiers {
         let ended: Vec<_> = self.append.lock().ended.iter().cloned().collect();
         let Some((last, _)) = ended.last() else { return Ok(()) };
         self.flush_through(*last)?;
-        self.manifest.commit(&ended.iter().map(|(_, op)| op.clone()).collect())?;
+        self.commit_edit(&ended.iter().map(|(_, op)| op.clone()).collect())?;
         self.append.lock().ended.retain(|(seq, _)| seq > last);
         Ok(())
     }

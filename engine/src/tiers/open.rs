@@ -90,7 +90,7 @@ impl Tiers {
     pub(crate) fn note_clock(&self) -> Result<()> {
         let ms = self.clock.high_water_to_persist();
         if ms > self.manifest.read(|set| set.clock_ms) {
-            self.manifest.commit(&vec![Op::ClockAt { ms }])?;
+            self.commit_edit(&vec![Op::ClockAt { ms }])?;
             self.clock.note_persisted(ms);
         }
         Ok(())
