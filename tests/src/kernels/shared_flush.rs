@@ -32,6 +32,7 @@ pub fn a_flush_serves_all_who_wait(planted: Planted) {
         let flusher = Arc::new(Flusher::new(Seq(0)));
         let written = Arc::new(AtomicU64::new(0));
         let segment = std::sync::Arc::new(Segment::default());
+        let company = Arc::clone(&flusher);
         let write = move || {
             let seq = written.fetch_add(1, SeqCst) + 1;
             let take = || {
@@ -56,5 +57,6 @@ pub fn a_flush_serves_all_who_wait(planted: Planted) {
         for other in others {
             assert!(other.join().is_ok());
         }
+        assert!(company.expects_more(), "all have left, and nobody is expected back");
     });
 }
