@@ -3,8 +3,8 @@
 
 use crate::ids::Incarnation;
 
-/// The state of SipHash (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012), with one round
-/// a word and three at the end.
+/// The state of SipHash (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012), with one
+/// round a word and three at the end.
 struct Sip {
     v0: u64,
     v1: u64,

@@ -86,6 +86,23 @@ pub(crate) fn body_begun(incarnation: Incarnation) -> Begun {
     Begun::plain(incarnation.0.to_le_bytes())
 }
 
+/// Bytes of an attach record's value: segment, record count, records end.
+pub(crate) const ATTACH_LEN: usize = 16;
+
+/// The value of an attach record.
+pub(crate) fn attach_value(id: u32, count: u32, records_end: u64) -> [u8; ATTACH_LEN] {
+    let mut value = [0; ATTACH_LEN];
+    value[..4].copy_from_slice(&id.to_le_bytes());
+    value[4..8].copy_from_slice(&count.to_le_bytes());
+    value[8..].copy_from_slice(&records_end.to_le_bytes());
+    value
+}
+
+/// How far the durable watermark is behind `seq`.
+pub(crate) fn lag(seq: Seq, durable: Seq) -> u32 {
+    u32::try_from(seq.0.saturating_sub(durable.0)).unwrap_or(u32::MAX)
+}
+
 impl RecordHeader {
     /// Bytes of the whole record.
     #[inline]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Damage, Error, Result};
-use crate::format::record::{RecordHeader, RecordKind, body_crc, body_crc_in, encoded_len};
+use crate::format::record::{
+    ATTACH_LEN, RecordHeader, RecordKind, attach_value, body_crc, body_crc_in, encoded_len, lag,
+};
 use crate::format::segment::SegmentKind;
 use crate::hash::KeyHash;
 use crate::hot::HotKey;
@@ -77,10 +79,6 @@ impl<'a> Mutation<'a> {
             watermark_lag: lag(seq, durable),
         }
     }
-}
-
-fn lag(seq: Seq, durable: Seq) -> u32 {
-    u32::try_from(seq.0.saturating_sub(durable.0)).unwrap_or(u32::MAX)
 }
 
 /// What must still be so when a write is made, asked under the append lock.
@@ -189,7 +187,7 @@ impl Tiers {
                 }
             });
         let mut writer = made.inspect_err(|_| self.append.lock().table.release(slot))?;
-        let first = offset_of(writer.tail());
+        let first = writer.next_place();
         for mutation in mutations {
             writer.reserve(mutation.key, mutation.value.unwrap_or(&[]));
         }
@@ -256,7 +254,7 @@ impl Tiers {
     /// Answers where the first record stands; the others follow it.
     fn store_inline(&self, append: &mut Append, mutations: &[Mutation<'_>]) -> Location {
         let durable = self.flusher.durable();
-        let first = offset_of(append.active.tail());
+        let first = append.active.next_place();
         for (index, mutation) in mutations.iter().enumerate() {
             append.last_seq = append.last_seq.next();
             let more = index + 1 < mutations.len();
@@ -265,7 +263,7 @@ impl Tiers {
             append.active.append(&header, mutation.key, value);
         }
         append.active.publish();
-        Location::new(append.active.segment.slot, first)
+        first
     }
 
     /// Finishes the headers of an attached segment and enters it into the journal.
@@ -276,7 +274,7 @@ impl Tiers {
         prepared: &mut Prepared,
     ) -> Location {
         let durable = self.flusher.durable();
-        let first = Location::new(prepared.writer.segment.slot, prepared.first);
+        let first = prepared.first;
         for (index, (mutation, at)) in placed(mutations, first).enumerate() {
             append.last_seq = append.last_seq.next();
             let more = index + 1 < mutations.len();
@@ -480,27 +478,12 @@ impl Tiers {
     }
 }
 
-/// Bytes of an attach record's value: segment, record count, records end.
-pub(crate) const ATTACH_LEN: usize = 16;
-
-fn attach_value(id: u32, count: u32, records_end: u64) -> [u8; ATTACH_LEN] {
-    let mut value = [0; ATTACH_LEN];
-    value[..4].copy_from_slice(&id.to_le_bytes());
-    value[4..8].copy_from_slice(&count.to_le_bytes());
-    value[8..].copy_from_slice(&records_end.to_le_bytes());
-    value
-}
-
 /// An attached segment whose bodies are stored and whose headers are not.
 #[derive(Debug)]
 struct Prepared {
     writer: SegmentWriter,
     /// Where the first record stands.
-    first: u32,
-}
-
-fn offset_of(tail: u64) -> u32 {
-    u32::try_from(tail).unwrap_or(u32::MAX)
+    first: Location,
 }
 
 /// Mutations, each with the place of its record: they stand one behind the other.
@@ -508,10 +491,10 @@ fn placed<'m, 'a>(
     mutations: &'m [Mutation<'a>],
     first: Location,
 ) -> impl Iterator<Item = (&'m Mutation<'a>, Location)> {
-    let mut next = u64::from(first.offset);
+    let mut next = first;
     mutations.iter().map(move |mutation| {
-        let at = Location::new(first.slot, offset_of(next));
-        next += mutation.encoded_len();
+        let at = next;
+        next = at.behind(mutation.encoded_len());
         (mutation, at)
     })
 }

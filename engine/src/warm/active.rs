@@ -12,7 +12,7 @@ use crate::format::record::{RECORD_HEADER_LEN, Record, RecordHeader, RecordKind,
 use crate::format::segment::{SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::trailer::{TrailerBuilder, TrailerEntry};
 use crate::hash::HashSeed;
-use crate::ids::{Seq, Slot};
+use crate::ids::{Location, Seq, Slot};
 use crate::limits::SEGMENT_FILE_LEN_MAX;
 use crate::manifest::SealedFacts;
 use crate::vfs::Dir;
@@ -111,6 +111,11 @@ impl SegmentWriter {
 
     pub(crate) fn tail(&self) -> u64 {
         self.tail
+    }
+
+    /// Where the next record will stand.
+    pub(crate) fn next_place(&self) -> Location {
+        Location::new(self.segment.slot, 0).behind(self.tail)
     }
 
     /// Where the records end; behind it stands the trailer, once it is written.
