@@ -227,7 +227,7 @@ impl Snapshot {
     /// The first empty position.
     #[inline]
     pub(crate) fn vacancy(&self) -> Option<usize> {
-        (0..ENTRIES).find(|&i| self.0[i] & 0xFFFF_FFFF == 0 && self.entry(i).is_none())
+        (0..ENTRIES).find(|&i| self.0[i].trailing_zeros() >= 32 && self.entry(i).is_none())
     }
 
     /// Sets an entry as it was packed.
