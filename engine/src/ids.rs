@@ -55,6 +55,12 @@ pub(crate) struct Location {
 }
 
 impl Location {
+    /// The place so many bytes behind this one, in the same segment.
+    pub(crate) fn behind(self, len: u64) -> Self {
+        let offset = u64::from(self.offset).saturating_add(len);
+        Self { offset: u32::try_from(offset).unwrap_or(u32::MAX), ..self }
+    }
+
     pub(crate) const BITS: u32 = 46;
     const OFFSET_BITS: u32 = 26;
 

@@ -16,7 +16,6 @@ use crate::tiers::Tiers;
 use crate::tiers::keyspaces::KeyspaceState;
 use crate::tiers::moments::{Holder, HolderKind, Moment};
 use crate::tiers::read::{KeyRef, Seen};
-use crate::tiers::several::Told;
 use crate::tiers::span::{Direction, KeyRange};
 use crate::tiers::tally::Answer;
 use crate::value::Value;
@@ -126,28 +125,19 @@ impl View {
         Ok(found)
     }
 
-    /// Appends the values of several keys: those that are known, and the others as they are at the
-    /// moment.
+    /// Asks for those of several keys that have no value, as they are at the moment.
     fn fill<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
-        told: &mut [Told],
-        values: &mut Vec<Option<Value>>,
+        values: &mut [Option<Value>],
         site: Site,
     ) -> Result<()> {
-        let unsure = |told: &Told| matches!(told, Told::Nothing | Told::Unsure);
         let tag = |key: &K| self.tiers().seed.hash(self.incarnation, key.as_ref()).tag();
-        let missing = keys.iter().zip(told.iter()).filter(|(_, told)| unsure(told));
+        let missing = keys.iter().zip(values.iter()).filter(|(_, value)| value.is_none());
         let tags: Vec<u32> = missing.map(|(key, _)| tag(key)).collect();
         self.tiers().prefetch_records(&tags);
-        for (key, told) in keys.iter().zip(told) {
-            values.push(match std::mem::take(told) {
-                Told::Value(value) => Some(value),
-                Told::Absent => None,
-                Told::Nothing | Told::Unsure => {
-                    self.get_versioned(key.as_ref(), site)?.map(|(value, _)| value)
-                }
-            });
+        for (key, value) in keys.iter().zip(values).filter(|(_, value)| value.is_none()) {
+            *value = self.get_versioned(key.as_ref(), site)?.map(|(value, _)| value);
         }
         Ok(())
     }
@@ -280,52 +270,23 @@ impl Reader {
         tiers.check_open()?;
         let incarnation = self.state.incarnation()?;
         let (moment, site) = (tiers.visible(), Location::caller());
-        let mut all = Vec::with_capacity(keys.len());
-        if !self.state.volatile && tiers.hot.is_empty_fast() {
-            self.tell_several(keys, (incarnation, moment), &mut all, site);
-        }
-        let sure = |told: &Told| matches!(told, Told::Absent | Told::Value(_));
-        let known = all.len() == keys.len() && all.iter().all(sure);
-        if known && self.state.incarnation()? == incarnation {
-            let values = all.into_iter().map(|told| match told {
-                Told::Value(value) => Some(value),
-                _ => None,
-            });
-            let values: Vec<Option<Value>> = values.collect();
-            let found = values.iter().flatten().count() as u64;
-            tiers.counters.reads.add(Answer::Warm, found);
-            tiers.counters.reads.add(Answer::Miss, values.len() as u64 - found);
-            return Ok(values);
+        let mut values = Vec::new();
+        if !self.state.volatile {
+            let told = tiers.read_several(keys, (incarnation, moment), site);
+            values = told.0;
+            if told.1 && self.state.incarnation()? == incarnation {
+                return Ok(values);
+            }
         }
         let view = self.view()?;
         if view.moment() != Some(moment) || view.incarnation != incarnation {
-            all.clear();
+            values.clear();
         }
-        all.resize(keys.len(), Told::Unsure);
-        let mut values = Vec::with_capacity(keys.len());
-        for (keys, told) in keys.chunks(KEYS_AT_ONCE).zip(all.chunks_mut(KEYS_AT_ONCE)) {
-            view.fill(keys, told, &mut values, site)?;
+        values.resize(keys.len(), None);
+        for (keys, values) in keys.chunks(KEYS_AT_ONCE).zip(values.chunks_mut(KEYS_AT_ONCE)) {
+            view.fill(keys, values, site)?;
         }
         Ok(values)
-    }
-
-    fn tell_several<K: AsRef<[u8]>>(
-        &self,
-        keys: &[K],
-        (incarnation, moment): (Incarnation, Seq),
-        all: &mut Vec<Told>,
-        site: Site,
-    ) {
-        let tiers = self.tiers();
-        let mut hashed = Vec::with_capacity(keys.len().min(KEYS_AT_ONCE));
-        for keys in keys.chunks(KEYS_AT_ONCE) {
-            hashed.clear();
-            hashed.extend(keys.iter().map(|key| {
-                let key = key.as_ref();
-                KeyRef { incarnation, hash: tiers.seed.hash(incarnation, key), key }
-            }));
-            all.append(&mut tiers.read_several(&hashed, moment, site));
-        }
     }
 
     #[track_caller]
@@ -392,6 +353,19 @@ mod tests {
         keyspace.put("key", "other").unwrap();
         assert_eq!(keyspace.get("key").unwrap().as_deref(), Some(&b"other"[..]));
         assert_eq!(db.stats().hot_hits, 3);
+    }
+
+    #[test]
+    fn several_keys_are_asked_of_the_hot_tier_and_never_answered_by_an_older_copy() {
+        let (db, keyspace) = short_of_pages();
+        let told = || keyspace.multi_get(&["none", "key"]).unwrap().pop().flatten();
+        keyspace.put("key", "value").unwrap();
+        (0..3).for_each(|_| assert!(keyspace.get("key").unwrap().is_some()));
+        let hits = db.stats().hot_hits;
+        assert_eq!(told().as_deref(), Some(&b"value"[..]));
+        assert_eq!(db.stats().hot_hits, hits + 1);
+        keyspace.put("key", "other").unwrap();
+        assert_eq!((told().as_deref(), db.stats().hot_hits), (Some(&b"other"[..]), hits + 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Knows bytes; knows nothing of segments, of the index, or of which version is the newest.
 //! format-spec.md section 3.
 
-use crate::format::checksum::{Begun, bound_crc};
+use crate::format::checksum::Begun;
 use crate::format::cursor::{Decoded, FieldError};
 use crate::ids::{Incarnation, Seq};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
@@ -71,9 +71,36 @@ pub(crate) fn body_crc(incarnation: Incarnation, key: &[u8], value: &[u8]) -> u3
     hasher.finalize()
 }
 
+/// The same, with any checksum begun before: that saves the question what the processor has.
+pub(crate) fn body_crc_in(
+    begun: &Begun,
+    incarnation: Incarnation,
+    key: &[u8],
+    value: &[u8],
+) -> u32 {
+    begun.anew_of(incarnation.0.to_le_bytes(), [key, value])
+}
+
 /// What the checksums of all bodies of an incarnation begin with.
 pub(crate) fn body_begun(incarnation: Incarnation) -> Begun {
     Begun::plain(incarnation.0.to_le_bytes())
+}
+
+/// Bytes of an attach record's value: segment, record count, records end.
+pub(crate) const ATTACH_LEN: usize = 16;
+
+/// The value of an attach record.
+pub(crate) fn attach_value(id: u32, count: u32, records_end: u64) -> [u8; ATTACH_LEN] {
+    let mut value = [0; ATTACH_LEN];
+    value[..4].copy_from_slice(&id.to_le_bytes());
+    value[4..8].copy_from_slice(&count.to_le_bytes());
+    value[8..].copy_from_slice(&records_end.to_le_bytes());
+    value
+}
+
+/// How far the durable watermark is behind `seq`.
+pub(crate) fn lag(seq: Seq, durable: Seq) -> u32 {
+    u32::try_from(seq.0.saturating_sub(durable.0)).unwrap_or(u32::MAX)
 }
 
 impl RecordHeader {
@@ -89,7 +116,13 @@ impl RecordHeader {
     }
 
     /// Encodes for one place: the segment's nonce and the offset in it.
+    #[cfg(any(test, fuzzing, feature = "internals"))]
     pub(crate) fn encode(&self, nonce: u64, offset: u64) -> [u8; RECORD_HEADER_LEN] {
+        self.encode_in(&Begun::bound(nonce), offset)
+    }
+
+    /// The same, with the file's nonce summed before.
+    pub(crate) fn encode_in(&self, nonce: &Begun, offset: u64) -> [u8; RECORD_HEADER_LEN] {
         let mut out = [0; RECORD_HEADER_LEN];
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags =
@@ -103,8 +136,11 @@ impl RecordHeader {
         out[31] = flags;
         out[32..36].copy_from_slice(&self.incarnation.0.to_le_bytes());
         out[36..40].copy_from_slice(&self.watermark_lag.to_le_bytes());
-        let crc = bound_crc(nonce, offset, &out[4..]);
-        out[..4].copy_from_slice(&crc.to_le_bytes());
+        if let Some((crc, summed)) = out.split_first_chunk_mut::<4>()
+            && let Some(summed) = summed.first_chunk::<SUMMED_LEN>()
+        {
+            *crc = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 12 }>(offset, summed).to_le_bytes();
+        }
         out
     }
 

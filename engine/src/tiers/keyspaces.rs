@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
+use crate::format::checksum::Begun;
 use crate::format::manifest::KeyspaceFacts;
 use crate::ids::{Incarnation, Seq};
 use crate::options::KeyspaceOptions;
@@ -28,6 +29,8 @@ pub(crate) struct KeyspaceState {
     incarnation: AtomicU32,
     /// Keys that are there, as far as is known without reading archives.
     count: AtomicI64,
+    /// A checksum that is begun: of it others are made.
+    pub sums: Begun,
     /// Ended lives that a snapshot may ask for, each with the `seq` that ended it, in order.
     past: RwLock<Vec<(Seq, Incarnation)>>,
 }
@@ -42,6 +45,7 @@ impl KeyspaceState {
             default_ttl_ms: AtomicU64::new(facts.default_ttl_ms),
             incarnation: AtomicU32::new(facts.incarnation),
             count: AtomicI64::new(0),
+            sums: Begun::plain([0; 4]),
             past: RwLock::new(Vec::new()),
         })
     }

@@ -38,6 +38,7 @@ pub(crate) mod walk;
 pub(crate) mod window;
 pub(crate) mod write;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -61,7 +62,7 @@ use crate::tiers::order::Unsorted;
 use crate::tiers::tally::Tally;
 use crate::tiers::walk::SpareWalks;
 use crate::value::pins::Pins;
-use crate::vfs::clock::Clock;
+use crate::vfs::clock::{Clock, ticking_us};
 use crate::vfs::map::anon::ForkMark;
 use crate::vfs::{Dir, Lock, os};
 use crate::warm::flush::{DirtyRange, Flusher};
@@ -70,6 +71,9 @@ use crate::warm::index::order::OrderIndex;
 use crate::warm::index::point::PointIndex;
 use crate::warm::table::SegmentTable;
 use crate::warm::versions::VersionTable;
+
+/// The part of the last flush that a leader waits for others.
+const COMPANY_SHARE: u64 = 10;
 
 /// Figures that only ever rise.
 #[derive(Debug, Default)]
@@ -131,6 +135,8 @@ pub(crate) struct Extra {
     pub scratch_lent: AtomicBool,
     /// Rows that walks had to jump to since the log was gathered last.
     pub jumps: CachePadded<AtomicU64>,
+    /// Microseconds that the last flush took.
+    pub flush_us: AtomicU64,
     pub walks: SpareWalks,
 }
 
@@ -238,7 +244,30 @@ impl Tiers {
     }
 
     pub(crate) fn flush_through(&self, seq: Seq) -> Result<()> {
-        self.flusher.flush_through(seq, || self.take_dirty())
+        let begun = Cell::new(None);
+        let result = self.flusher.flush_through(seq, || {
+            self.await_company();
+            begun.set(Some(ticking_us()));
+            self.take_dirty()
+        });
+        if let Some(begun) = begun.get() {
+            let took = ticking_us().saturating_sub(begun);
+            self.extra.flush_us.store(took, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Who was served by the last flush comes back in a moment: a leader waits for them a tenth of
+    /// that flush, so that the next one serves all and not every other.
+    fn await_company(&self) {
+        if !self.flusher.expects_more() {
+            return;
+        }
+        let most = self.extra.flush_us.load(Ordering::Relaxed) / COMPANY_SHARE;
+        let begun = ticking_us();
+        while self.flusher.expects_more() && ticking_us().saturating_sub(begun) < most {
+            os::yield_now();
+        }
     }
 
     /// What the journal holds that was not synced yet, and the `seq` that syncing it reaches.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Damage, Error, Result};
-use crate::format::record::{RecordHeader, RecordKind, body_crc, encoded_len};
+use crate::format::record::{
+    ATTACH_LEN, RecordHeader, RecordKind, attach_value, body_crc, body_crc_in, encoded_len, lag,
+};
 use crate::format::segment::SegmentKind;
 use crate::hash::KeyHash;
 use crate::hot::HotKey;
-use crate::ids::{Incarnation, Location, Seq, Slot};
+use crate::ids::{Incarnation, Location, Seq};
 use crate::limits::{INLINE_RECORD_LEN_MAX, UNFLUSHED_LEN_MAX};
 use crate::options::Durability;
 use crate::tiers::append::Append;
@@ -44,7 +46,7 @@ impl<'a> Mutation<'a> {
     ) -> Result<Self> {
         let incarnation = keyspace.incarnation()?;
         let hash = tiers.seed.hash(incarnation, key);
-        let body_crc = body_crc(incarnation, key, value.unwrap_or(&[]));
+        let body_crc = body_crc_in(&keyspace.sums, incarnation, key, value.unwrap_or(&[]));
         Ok(Self { keyspace, incarnation, hash, key, value, deadline_ms, body_crc })
     }
 
@@ -77,10 +79,6 @@ impl<'a> Mutation<'a> {
             watermark_lag: lag(seq, durable),
         }
     }
-}
-
-fn lag(seq: Seq, durable: Seq) -> u32 {
-    u32::try_from(seq.0.saturating_sub(durable.0)).unwrap_or(u32::MAX)
 }
 
 /// What must still be so when a write is made, asked under the append lock.
@@ -189,9 +187,11 @@ impl Tiers {
                 }
             });
         let mut writer = made.inspect_err(|_| self.append.lock().table.release(slot))?;
-        let offsets = mutations.iter().map(|m| writer.reserve(m.key, m.value.unwrap_or(&[])));
-        let offsets = offsets.collect();
-        Ok(Prepared { writer, offsets })
+        let first = writer.next_place();
+        for mutation in mutations {
+            writer.reserve(mutation.key, mutation.value.unwrap_or(&[]));
+        }
+        Ok(Prepared { writer, first })
     }
 
     fn append_locked(
@@ -220,13 +220,13 @@ impl Tiers {
             self.roll(append, room)?;
         }
         append.active.make_room(room)?;
-        let (slot, offsets) = match attached.as_deref_mut() {
+        let first = match attached.as_deref_mut() {
             Some(prepared) => self.store_attached(append, mutations, prepared),
             None => self.store_inline(append, mutations),
         };
         let of_body = attached.map_or(Ok(()), |prepared| prepared.writer.stored());
         self.check_stored(of_body.and_then(|()| append.active.stored()))?;
-        self.enter(append, mutations, slot, &offsets)?;
+        self.enter(append, mutations, first)?;
         self.note_written(append, room);
         bump(&self.counters.user_bytes, len);
         Ok(Outcome::Done(append.last_seq))
@@ -251,18 +251,19 @@ impl Tiers {
         bump(&self.counters.journal_bytes, len);
     }
 
-    fn store_inline(&self, append: &mut Append, mutations: &[Mutation<'_>]) -> (Slot, Vec<u32>) {
+    /// Answers where the first record stands; the others follow it.
+    fn store_inline(&self, append: &mut Append, mutations: &[Mutation<'_>]) -> Location {
         let durable = self.flusher.durable();
-        let mut offsets = Vec::with_capacity(mutations.len());
+        let first = append.active.next_place();
         for (index, mutation) in mutations.iter().enumerate() {
             append.last_seq = append.last_seq.next();
             let more = index + 1 < mutations.len();
             let header = mutation.header(append.last_seq, durable, more, mutations.len() > 1);
             let value = mutation.value.unwrap_or(&[]);
-            offsets.push(append.active.append(&header, mutation.key, value));
+            append.active.append(&header, mutation.key, value);
         }
         append.active.publish();
-        (append.active.segment.slot, offsets)
+        first
     }
 
     /// Finishes the headers of an attached segment and enters it into the journal.
@@ -271,13 +272,14 @@ impl Tiers {
         append: &mut Append,
         mutations: &[Mutation<'_>],
         prepared: &mut Prepared,
-    ) -> (Slot, Vec<u32>) {
+    ) -> Location {
         let durable = self.flusher.durable();
-        for (index, (mutation, &offset)) in mutations.iter().zip(&prepared.offsets).enumerate() {
+        let first = prepared.first;
+        for (index, (mutation, at)) in placed(mutations, first).enumerate() {
             append.last_seq = append.last_seq.next();
             let more = index + 1 < mutations.len();
             let header = mutation.header(append.last_seq, durable, more, mutations.len() > 1);
-            prepared.writer.finish(offset, &header);
+            prepared.writer.finish(at.offset, &header);
         }
         prepared.writer.publish();
         let segment = Arc::clone(&prepared.writer.segment);
@@ -291,7 +293,7 @@ impl Tiers {
         let count = u32::try_from(mutations.len()).unwrap_or(u32::MAX);
         let value = attach_value(segment.id.0, count, records_end);
         self.append_mark(append, RecordKind::Attach, Incarnation(0), &value, append.last_seq);
-        (segment.slot, std::mem::take(&mut prepared.offsets))
+        first
     }
 
     /// Appends a record that is no key's: attach or clear. The caller made room.
@@ -329,8 +331,7 @@ impl Tiers {
         &self,
         append: &mut Append,
         mutations: &[Mutation<'_>],
-        slot: Slot,
-        offsets: &[u32],
+        first: Location,
     ) -> Result<()> {
         let before = self.visible();
         let until = append.last_seq;
@@ -342,8 +343,8 @@ impl Tiers {
                 }
             }
         }
-        for (mutation, &offset) in mutations.iter().zip(offsets) {
-            self.switch(append, mutation, Location::new(slot, offset))?;
+        for (mutation, at) in placed(mutations, first) {
+            self.switch(append, mutation, at)?;
         }
         self.changes.note(mutations, until);
         self.visible.store(until.0, Ordering::Release);
@@ -477,20 +478,23 @@ impl Tiers {
     }
 }
 
-/// Bytes of an attach record's value: segment, record count, records end.
-pub(crate) const ATTACH_LEN: usize = 16;
-
-fn attach_value(id: u32, count: u32, records_end: u64) -> [u8; ATTACH_LEN] {
-    let mut value = [0; ATTACH_LEN];
-    value[..4].copy_from_slice(&id.to_le_bytes());
-    value[4..8].copy_from_slice(&count.to_le_bytes());
-    value[8..].copy_from_slice(&records_end.to_le_bytes());
-    value
-}
-
 /// An attached segment whose bodies are stored and whose headers are not.
 #[derive(Debug)]
 struct Prepared {
     writer: SegmentWriter,
-    offsets: Vec<u32>,
+    /// Where the first record stands.
+    first: Location,
+}
+
+/// Mutations, each with the place of its record: they stand one behind the other.
+fn placed<'m, 'a>(
+    mutations: &'m [Mutation<'a>],
+    first: Location,
+) -> impl Iterator<Item = (&'m Mutation<'a>, Location)> {
+    let mut next = first;
+    mutations.iter().map(move |mutation| {
+        let at = next;
+        next = at.behind(mutation.encoded_len());
+        (mutation, at)
+    })
 }

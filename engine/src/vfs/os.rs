@@ -379,6 +379,11 @@ pub fn seed_random(seed: Option<u64>) {
     DRAWN.set(seed);
 }
 
+/// Lets another thread have the processor.
+pub(crate) fn yield_now() {
+    std::thread::yield_now();
+}
+
 /// Bytes that nobody can predict, unless a test seeded them.
 pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];

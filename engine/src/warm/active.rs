@@ -12,7 +12,7 @@ use crate::format::record::{RECORD_HEADER_LEN, Record, RecordHeader, RecordKind,
 use crate::format::segment::{SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader};
 use crate::format::trailer::{TrailerBuilder, TrailerEntry};
 use crate::hash::HashSeed;
-use crate::ids::{Seq, Slot};
+use crate::ids::{Location, Seq, Slot};
 use crate::limits::SEGMENT_FILE_LEN_MAX;
 use crate::manifest::SealedFacts;
 use crate::vfs::Dir;
@@ -113,6 +113,11 @@ impl SegmentWriter {
         self.tail
     }
 
+    /// Where the next record will stand.
+    pub(crate) fn next_place(&self) -> Location {
+        Location::new(self.segment.slot, 0).behind(self.tail)
+    }
+
     /// Where the records end; behind it stands the trailer, once it is written.
     pub(crate) fn records_end(&self) -> u64 {
         self.records_end
@@ -198,7 +203,7 @@ impl SegmentWriter {
     /// Stores the header of a record that was reserved.
     pub(crate) fn finish(&mut self, offset: u32, header: &RecordHeader) {
         let at = u64::from(offset);
-        self.map.store(at, &header.encode(self.segment.nonce, at));
+        self.map.store(at, &header.encode_in(self.segment.begun(), at));
     }
 
     /// Makes everything up to the tail readable.

@@ -19,10 +19,21 @@ pub(crate) struct DirtyRange {
     pub to: u64,
 }
 
+/// Who is in a flush.
+#[derive(Debug, Default)]
+struct Company {
+    /// Somebody leads.
+    is_led: bool,
+    /// Callers who have not returned.
+    present: u32,
+    /// Those who were there when the last flush ended: most of them will be back soon.
+    expected: u32,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
-    /// Protects: who leads. A leaf lock; the leader syncs without it.
-    leading: Mutex<bool>,
+    /// A leaf lock; the leader syncs without it.
+    company: Mutex<Company>,
     done: Condvar,
     durable: AtomicU64,
     poison: OnceLock<String>,
@@ -62,19 +73,21 @@ impl Flusher {
         seq: Seq,
         take: impl Fn() -> (Vec<DirtyRange>, Seq),
     ) -> Result<()> {
-        let mut leading = self.leading.lock();
+        let mut company = self.company.lock();
+        company.present += 1;
         loop {
-            self.check("flush")?;
-            if self.durable() >= seq {
-                return Ok(());
+            let checked = self.check("flush");
+            if checked.is_err() || self.durable() >= seq {
+                company.present -= 1;
+                return checked;
             }
-            if !*leading {
+            if !company.is_led {
                 break;
             }
-            self.done.wait(&mut leading);
+            self.done.wait(&mut company);
         }
-        *leading = true;
-        drop(leading);
+        company.is_led = true;
+        drop(company);
         let (ranges, reached) = take();
         let result = ranges.iter().try_for_each(sync);
         match &result {
@@ -83,9 +96,19 @@ impl Flusher {
             }
             Err(error) => self.poison(error),
         }
-        *self.leading.lock() = false;
+        let mut company = self.company.lock();
+        company.is_led = false;
+        company.expected = company.present;
+        company.present -= 1;
+        drop(company);
         self.done.notify_all();
         result
+    }
+
+    /// Whether fewer callers are here than were when the last flush ended.
+    pub(crate) fn expects_more(&self) -> bool {
+        let company = self.company.lock();
+        company.present < company.expected
     }
 }
 

@@ -22,8 +22,8 @@ use crate::value::pins::{FilePins, Pin, Pins, Site};
 use crate::vfs::map::Map;
 use crate::vfs::{Dir, File};
 
-/// Bytes of a record that are asked for ahead.
-const PREFETCH_LEN: usize = 192;
+/// Bytes of a record that are asked for ahead where its usual length is not known; and the most.
+const PREFETCH_LEN: u32 = 192;
 /// Bytes of a record that are read in at once at most.
 const FETCH_LEN_MAX: usize = 4096;
 /// About what a record takes of a trailer.
@@ -63,6 +63,8 @@ pub(crate) struct Segment {
     superseded: OnceLock<Box<[AtomicU64]>>,
     /// How many segments had entered the table of segments when this one had.
     entered: AtomicU32,
+    /// Bytes of a record that are asked for ahead.
+    prefetch_len: AtomicU32,
 }
 
 impl Segment {
@@ -90,7 +92,14 @@ impl Segment {
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
             superseded: OnceLock::new(),
             entered: AtomicU32::new(0),
+            prefetch_len: AtomicU32::new(PREFETCH_LEN),
         })
+    }
+
+    /// What every header's checksum here begins with.
+    #[inline]
+    pub(crate) fn begun(&self) -> &Begun {
+        &self.begun
     }
 
     /// The number under which it entered the table of segments: they rise.
@@ -141,6 +150,8 @@ impl Segment {
     }
 
     pub(crate) fn set_sealed(&self, facts: SealedFacts, footer: SegmentFooter) {
+        let usual = u32::try_from(usual_len(&footer)).unwrap_or(u32::MAX);
+        self.prefetch_len.store(usual.min(PREFETCH_LEN), Ordering::Relaxed);
         let fresh = self.sealed.set((facts, footer)).is_ok();
         assert!(fresh, "a segment is sealed once");
     }
@@ -159,11 +170,20 @@ impl Segment {
         self.map.slice(from..from.checked_add(usize::try_from(len).ok()?)?)
     }
 
-    /// Asks for the start of the record there, without waiting for it.
+    /// Asks for the first line of the record there, without waiting for it.
+    #[inline]
+    pub(crate) fn prefetch_start(&self, offset: u64) {
+        if let Ok(at) = usize::try_from(offset) {
+            self.map.prefetch_lines(at..at + 1);
+        }
+    }
+
+    /// Asks for the record there, as far as its usual length goes.
     #[inline]
     pub(crate) fn prefetch(&self, offset: u64) {
         if let Ok(at) = usize::try_from(offset) {
-            self.map.prefetch_lines(at..at.saturating_add(PREFETCH_LEN));
+            let len = self.prefetch_len.load(Ordering::Relaxed) as usize;
+            self.map.prefetch_lines(at..at.saturating_add(len));
         }
     }
 
@@ -173,9 +193,9 @@ impl Segment {
     /// than those of a map that it was told is read at random.
     pub(crate) fn fetch(&self, offset: u64) {
         let Some((_, footer)) = self.sealed.get().filter(|_| self.file.is_mapped()) else { return };
-        let count = u64::from(footer.trailer_len) / TRAILER_SHARE;
-        let usual = footer.records_end / count.max(1);
-        let len = usual.min(footer.records_end.saturating_sub(offset)).min(FETCH_LEN_MAX as u64);
+        let len = usual_len(footer)
+            .min(footer.records_end.saturating_sub(offset))
+            .min(FETCH_LEN_MAX as u64);
         let mut bytes = [0; FETCH_LEN_MAX];
         if let Some(bytes) = bytes.get_mut(..usize::try_from(len).unwrap_or(0)) {
             // Whatever fails here, the read through the map tells.
@@ -358,6 +378,11 @@ impl Marks<'_> {
             marks.get(index).is_none_or(|word| word.load(Ordering::Acquire) & bit != 0)
         })
     }
+}
+
+/// About how long a record of a sealed segment is.
+fn usual_len(footer: &SegmentFooter) -> u64 {
+    footer.records_end / (u64::from(footer.trailer_len) / TRAILER_SHARE).max(1)
 }
 
 /// Word and bit of the mark of a record at `offset`.

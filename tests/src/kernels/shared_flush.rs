@@ -35,6 +35,8 @@ pub fn a_flush_serves_all_who_wait(planted: Planted) {
         let write = move || {
             let seq = written.fetch_add(1, SeqCst) + 1;
             let take = || {
+                let is_first = segment.file.calls() == 0;
+                assert!(!is_first || !flusher.expects_more(), "nobody was here before");
                 let to = written.load(SeqCst);
                 let reached = if planted == Planted::Claims { written.load(SeqCst) } else { to };
                 let segment = std::sync::Arc::clone(&segment);

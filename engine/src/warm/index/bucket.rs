@@ -111,6 +111,38 @@ pub(crate) fn entries_between(
     words[7].load(Ordering::Relaxed) >> SPILL_SHIFT != 0
 }
 
+/// The same with the entries as they are packed: tag and location's low bits, and the rest.
+#[inline]
+pub(crate) fn packed_between(
+    words: &[AtomicU64; WORDS],
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(u64, u64),
+) -> bool {
+    let highs = [words[6].load(Ordering::Relaxed), words[7].load(Ordering::Relaxed)];
+    for (i, word) in words.iter().take(ENTRIES).enumerate() {
+        let low = word.load(Ordering::Relaxed);
+        let (word, shift) = high_place(i);
+        let high = (highs[word & 1] >> shift) & 0xFFFF;
+        let is_there = low & 0xFFFF_FFFF != 0 || high & LOCATION_HIGH_BITS != 0;
+        if is_there && (from..to).contains(&(low >> 32)) {
+            each(low, high);
+        }
+    }
+    highs[1] >> SPILL_SHIFT != 0
+}
+
+/// Counts one spill more or less. The counter shares a word with the version, so that readers see
+/// one or the other. One writer at a time: the caller holds the append lock.
+#[inline]
+pub(crate) fn add_spill(words: &[AtomicU64; WORDS], by: i32) {
+    let word = words[7].load(Ordering::Relaxed);
+    let spill = i32::try_from(word >> SPILL_SHIFT).unwrap_or(0) + by;
+    let spill = u64::from(u16::try_from(spill).unwrap_or(u16::MAX));
+    let rest = word & !(0xFFFF << SPILL_SHIFT);
+    words[7].store(rest | spill << SPILL_SHIFT, Ordering::Release);
+}
+
 #[inline]
 fn unpack(low: u64, high: u64) -> Option<IndexEntry> {
     let packed = (high & LOCATION_HIGH_BITS) << 32 | (low & 0xFFFF_FFFF);
@@ -193,20 +225,27 @@ impl Snapshot {
     }
 
     /// The first empty position.
+    #[inline]
     pub(crate) fn vacancy(&self) -> Option<usize> {
-        (0..ENTRIES).find(|&i| self.entry(i).is_none())
+        (0..ENTRIES).find(|&i| self.0[i].trailing_zeros() >= 32 && self.entry(i).is_none())
+    }
+
+    /// Sets an entry as it was packed.
+    #[inline]
+    pub(crate) fn set_packed(&mut self, i: usize, low: u64, high: u64) {
+        let (word, shift) = high_place(i);
+        self.0[i] = low;
+        self.0[word] = self.0[word] & !(0xFFFF << shift) | high << shift;
     }
 
     pub(crate) fn set(&mut self, i: usize, entry: Option<IndexEntry>) {
-        let (word, shift) = high_place(i);
         let (low, high) = entry.map_or((0, 0), |entry| {
             let packed = entry.location.pack();
             assert!(packed != 0, "a record never starts at offset 0 of slot 0");
             let flags = u64::from(entry.touched) << 14 | u64::from(entry.tombstone) << 15;
             (u64::from(entry.tag) << 32 | packed & 0xFFFF_FFFF, packed >> 32 | flags)
         });
-        self.0[i] = low;
-        self.0[word] = self.0[word] & !(0xFFFF << shift) | high << shift;
+        self.set_packed(i, low, high);
     }
 
     pub(crate) fn set_spill(&mut self, spill: u16) {

@@ -9,6 +9,9 @@
 //! one. Entries are copied, not moved, so a reader with an old view finds the entry as it was when
 //! its call began; a miss counts only if the view is still the current one.
 
+pub(crate) mod searches;
+
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +33,7 @@ const SHRINK_MAX: u64 = 4;
 /// Homes of the smallest table.
 const HOMES_MIN: u64 = 64;
 /// Buckets that one change moves while the table is changing its size.
-const BUCKETS_PER_STEP: u64 = 4;
+const BUCKETS_PER_STEP: u64 = 8;
 /// Entries without room near their homes that filling a table puts up with.
 const LATE_MAX: usize = 64;
 /// Given-back memory goes in pieces of this many homes: 2 MiB.
@@ -193,7 +196,7 @@ impl PointIndex {
             for &tag in tags {
                 let walked = self.peek(tag, |entry| {
                     each(tag, entry);
-                    Ok::<_, std::convert::Infallible>(false)
+                    Ok::<_, Infallible>(false)
                 });
                 debug_assert!(walked.is_ok_and(|found| found.is_none()));
             }
@@ -203,23 +206,6 @@ impl PointIndex {
             view.new.visit(tag, false, |entry| each(tag, entry));
         }
         Arc::ptr_eq(&view, &self.view.load())
-    }
-
-    /// Hands the entries of all these tags to `each` with the tag's number, and touches them. The
-    /// homes are loaded into the cache ahead of the search. `false` when a miss does not count.
-    pub(crate) fn find_several(
-        &self,
-        tags: impl Iterator<Item = u32> + Clone,
-        mut each: impl FnMut(usize, &IndexEntry),
-    ) -> bool {
-        let view = self.view.load();
-        for tag in tags.clone() {
-            view.table(tag).prefetch(tag);
-        }
-        for (number, tag) in tags.enumerate() {
-            view.table(tag).visit(tag, true, |entry| each(number, entry));
-        }
-        view.old.is_none() && Arc::ptr_eq(&view, &self.view.load())
     }
 
     /// The entry that `is_match` accepts among those with this tag.
@@ -413,14 +399,10 @@ impl PointIndex {
         let Some(old) = &view.old else { return Ok(()) };
         let from = view.progress.load(Ordering::Relaxed);
         let to = from.saturating_add(buckets).min(old.homes());
-        for home in from..to {
-            let mut fits = true;
-            old.entries_of(home, |entry| fits &= view.new.insert_near(entry));
-            if !fits {
-                return self.unite(writer, old, &view.new, home);
-            }
-            view.progress.store(home + 1, Ordering::Release);
+        if !old.copy_homes(from..to, &view.new) {
+            return self.unite(writer, old, &view.new, from);
         }
+        view.progress.store(to, Ordering::Release);
         if to == old.homes() {
             self.charged.store(view.new.len_bytes(), Ordering::Relaxed);
             let view = View { old: None, new: Arc::clone(&view.new), progress: AtomicU64::new(0) };

@@ -6,6 +6,7 @@
 //! passes counts one more spill; a search goes on only while the spill count says so.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use crate::ids::Location;
@@ -175,17 +176,8 @@ impl Table {
 
     /// Places an entry; `false` when the end of the table is full and it must grow first.
     pub(crate) fn insert(&self, entry: IndexEntry) -> bool {
-        self.insert_within(entry, self.buckets())
-    }
-
-    /// The same, `false` also when there is no room near the entry's home.
-    pub(crate) fn insert_near(&self, entry: IndexEntry) -> bool {
-        self.insert_within(entry, DISTANCE_MAX)
-    }
-
-    fn insert_within(&self, entry: IndexEntry, distance: usize) -> bool {
         let home = usize::try_from(self.home(entry.tag)).unwrap_or(0);
-        let end = home.saturating_add(distance).min(self.buckets());
+        let end = self.buckets();
         let Some((bucket, mut snapshot, position)) = (home..end).find_map(|bucket| {
             let snapshot = Snapshot::read(self.words(bucket));
             snapshot.vacancy().map(|position| (bucket, snapshot, position))
@@ -199,13 +191,8 @@ impl Table {
         true
     }
 
-    fn add_spill(&self, buckets: std::ops::Range<usize>, by: i32) {
-        for bucket in buckets {
-            let mut snapshot = Snapshot::read(self.words(bucket));
-            let spill = i32::from(snapshot.spill()) + by;
-            snapshot.set_spill(u16::try_from(spill).unwrap_or(u16::MAX));
-            snapshot.write(self.words(bucket));
-        }
+    fn add_spill(&self, buckets: Range<usize>, by: i32) {
+        buckets.for_each(|bucket| bucket::add_spill(self.words(bucket), by));
     }
 
     /// Points the entry at another record.
@@ -234,6 +221,24 @@ impl Table {
                 break;
             }
         }
+    }
+
+    /// Copies the entries of these homes to another table, near their homes there. `false` when
+    /// one finds no room. The caller may write; nobody looks for these entries there yet.
+    pub(crate) fn copy_homes(&self, homes: Range<u64>, to: &Self) -> bool {
+        let (from, until) = (self.first_tag(homes.start), self.first_tag(homes.end));
+        let first = usize::try_from(homes.start).unwrap_or(usize::MAX);
+        let last = usize::try_from(homes.end).unwrap_or(usize::MAX).saturating_sub(1);
+        let (mut fits, mut copy) = (true, Copying::new(to));
+        let (buckets, _) = self.map.words().as_chunks::<WORDS>();
+        for (bucket, words) in buckets.iter().enumerate().skip(first) {
+            let each = |low, high| fits &= copy.place(low, high);
+            if !bucket::packed_between(words, from, until, each) && bucket >= last {
+                break;
+            }
+        }
+        copy.flush();
+        fits
     }
 
     /// Begins to fill this table, which is empty.
@@ -283,6 +288,66 @@ impl Table {
     pub(crate) fn give_back_before(&self, from_home: u64, home: u64) {
         let byte = |home: u64| usize::try_from(home).unwrap_or(0) * BUCKET_LEN;
         self.map.give_back(byte(from_home), byte(home));
+    }
+}
+
+/// Buckets that are open at a time while entries are copied: those of one step and their spill.
+const OPEN_MAX: usize = 24;
+
+/// Places entries that come nearly in the order of their tags: buckets that lie side by side are
+/// read once and written once for all that comes to them.
+#[derive(Debug)]
+struct Copying<'t> {
+    table: &'t Table,
+    /// The first bucket that is open.
+    first: usize,
+    count: usize,
+    open: [Snapshot; OPEN_MAX],
+}
+
+impl<'t> Copying<'t> {
+    fn new(table: &'t Table) -> Self {
+        Self { table, first: 0, count: 0, open: [Snapshot::default(); OPEN_MAX] }
+    }
+
+    fn flush(&mut self) {
+        for (bucket, snapshot) in (self.first..).zip(self.open.iter().take(self.count)) {
+            snapshot.write(self.table.words(bucket));
+        }
+        self.count = 0;
+    }
+
+    /// What a bucket shall hold.
+    #[inline]
+    fn bucket(&mut self, bucket: usize) -> Option<&mut Snapshot> {
+        if self.count == 0 || !(self.first..self.first + OPEN_MAX).contains(&bucket) {
+            self.flush();
+            self.first = bucket;
+        }
+        let at = bucket - self.first;
+        while self.count <= at {
+            let next = Snapshot::read(self.table.words(self.first + self.count));
+            *self.open.get_mut(self.count)? = next;
+            self.count += 1;
+        }
+        self.open.get_mut(at)
+    }
+
+    /// Places an entry as it is packed; `false` when there is no room near its home.
+    #[inline]
+    fn place(&mut self, low: u64, high: u64) -> bool {
+        let tag = u32::try_from(low >> 32).unwrap_or(0);
+        let home = usize::try_from(self.table.home(tag)).unwrap_or(0);
+        let end = home.saturating_add(DISTANCE_MAX).min(self.table.buckets());
+        for bucket in home..end {
+            let Some(snapshot) = self.bucket(bucket) else { return false };
+            if let Some(position) = snapshot.vacancy() {
+                snapshot.set_packed(position, low, high);
+                return true;
+            }
+            snapshot.set_spill(snapshot.spill().saturating_add(1));
+        }
+        false
     }
 }
 
