@@ -114,7 +114,8 @@ fn trailer_entries(image: &Image, footer: Option<&SegmentFooter>) -> Option<Vec<
         return sound(footer.trailer_offset, u64::from(footer.trailer_len));
     }
     let FileState::SealedSegment(facts) = image.state else { return None };
-    let end = facts.len.checked_sub(SEGMENT_FOOTER_LEN as u64)?;
+    // A forged manifest may say any length.
+    let end = facts.len.min(image.len).checked_sub(SEGMENT_FOOTER_LEN as u64)?;
     let mut offset = SEGMENT_HEADER_LEN as u64;
     // What looks like a trailer and is none costs its checksum; a file made of such is given up.
     let mut patience = image.len.saturating_mul(64);
