@@ -13,7 +13,7 @@ use crate::keyspace::Keyspace;
 use crate::ledger::leaks::{LeakPolicy, LeakReport};
 use crate::ledger::{Audit, Ledger};
 use crate::limits;
-use crate::options::{KeyspaceOptions, Options};
+use crate::options::{DemotePolicy, KeyspaceOptions, Options};
 use crate::snapshot::{Snapshot, SnapshotOptions};
 use crate::statistics;
 use crate::stats::Stats;
@@ -260,6 +260,22 @@ impl Db {
     pub fn compact(&self) -> Result<()> {
         self.tiers().check_open()?;
         self.tiers().compact()
+    }
+
+    /// Moves records of one keyspace from the log to the archive now, whatever the budgets say, and
+    /// answers how many went. Records of other keyspaces in the same segments are copied and stay
+    /// in the log; what the hot tier holds stays there too; a volatile keyspace has nothing to
+    /// move. Never needed: the store demotes what is cold when the log outgrows its budget.
+    ///
+    /// Errors: [`Error::Invalid`] for a keyspace of another store, [`Error::ReadOnly`],
+    /// [`Error::Full`], [`Error::Io`]. What went down before an error stays there.
+    pub fn demote(&self, keyspace: &Keyspace, policy: DemotePolicy) -> Result<u64> {
+        self.tiers().check_open()?;
+        if !Arc::ptr_eq(&self.inner, keyspace.inner()) {
+            let (found, expected) = ("another store's", "this store's");
+            return Err(Error::invalid("keyspace to demote", found, expected));
+        }
+        self.tiers().demote(keyspace.state().incarnation()?, policy)
     }
 
     /// Demotes the whole log now, so that a test has archives without filling the budget.

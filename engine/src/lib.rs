@@ -77,7 +77,7 @@ pub use ledger::leaks::{
 };
 pub use ledger::{Audit, FileAccount, FileBytes, KeyspaceBytes, Ledger, MemoryBytes};
 pub use limits::{BATCH_LEN_MAX, KEY_LEN_MAX, KEYSPACE_NAME_LEN_MAX, VALUE_LEN_MAX};
-pub use options::{Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
+pub use options::{DemotePolicy, Durability, KeyspaceOptions, OpenPolicy, Options, PutOptions};
 pub use snapshot::{Snapshot, SnapshotOptions};
 pub use stats::{HolderStats, Stats};
 pub use tiers::moments::HolderKind;

@@ -39,6 +39,16 @@ pub enum OpenPolicy {
     Degraded,
 }
 
+/// Which records of a keyspace [`Db::demote`](crate::Db::demote) moves to the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DemotePolicy {
+    /// All that the log holds of it.
+    All,
+    /// Those that nobody read since they were written, or since movement last looked at them.
+    Unread,
+}
+
 /// How bytes come from files.
 #[derive(Debug, Clone, Copy)]
 enum Access {

@@ -22,6 +22,8 @@ pub enum DemotePolicy {
     Settle(Duration),
     /// The same, after the whole log was cleaned. Never needed; sometimes wanted before a copy.
     Compact(Duration),
+    /// What this policy of the engine means of this memory, at once, whatever the budgets say.
+    Now(terrace::DemotePolicy),
 }
 
 /// What moved while [`TieredMemory::demote`] waited.
@@ -155,6 +157,10 @@ impl TieredMemory {
                 self.db.compact()?;
                 wait
             }
+            DemotePolicy::Now(policy) => {
+                self.db.demote(&self.keyspace, policy)?;
+                Duration::ZERO
+            }
         };
         let settled = self.db.settle(wait)?;
         let after = self.db.stats();
@@ -248,6 +254,10 @@ mod tests {
         assert_eq!(memory.tier(&key).unwrap(), None);
         memory.demote(DemotePolicy::Compact(Duration::from_secs(20))).unwrap();
         assert_eq!(memory.get::<u64>("missing").unwrap(), None);
+        memory.put("fresh", &1, Ttl::Never).unwrap();
+        let all = DemotePolicy::Now(terrace::DemotePolicy::All);
+        assert!(memory.demote(all).unwrap().records > 0);
+        assert_eq!(memory.tier("fresh").unwrap(), Some(Tier::Cold));
     }
 
     #[test]

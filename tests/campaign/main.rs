@@ -32,6 +32,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 const RUN_IMAGES_MAX: u64 = 1500;
 /// Images of a plain `cargo test`.
 const IMAGES: u64 = 6000;
+/// Images between two lines of progress.
+const PROGRESS: u64 = 250_000;
 
 /// How a run goes.
 #[derive(Debug, Clone, Copy)]
@@ -151,7 +153,11 @@ fn campaign(first: u64, images: u64, runs: u64, plan: Plan) -> (Tally, u64) {
             let seed = first + number;
             match run(seed, plan) {
                 Ok(tally) => {
-                    judged.fetch_add(tally.images, Ordering::Relaxed);
+                    let before = judged.fetch_add(tally.images, Ordering::Relaxed);
+                    let after = before + tally.images;
+                    if after / PROGRESS > before / PROGRESS {
+                        println!("{after} of {images} crash images judged, at seed {seed}");
+                    }
                     mine.add(&tally);
                 }
                 Err(text) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use terrace::testing::{ManualTime, SimVfs, TimeSource};
-use terrace::{Db, Durability, Error, Keyspace, PutOptions, Result, Snapshot};
+use terrace::{Db, DemotePolicy, Durability, Error, Keyspace, PutOptions, Result, Snapshot};
 use terrace_tests::random::Random;
 
 use crate::history::{History, KEYS, KEYSPACES, State, content, digest, key, shows};
@@ -146,7 +146,8 @@ impl Worker {
             66..=71 => db.sync()?,
             72..=79 => (0..4).try_for_each(|_| db.step().map(drop))?,
             80..=83 => db.compact()?,
-            84..=86 => db.archive_all()?,
+            84 | 85 => db.archive_all()?,
+            86 => self.demote(db)?,
             87 | 88 => self.snapshot = Some(db.snapshot()),
             89..=91 => self.snapshot = None,
             92..=94 => self.time.advance(Duration::from_millis(self.random.below(4000))),
@@ -237,6 +238,12 @@ impl Worker {
         }
         self.history.begin(next.clone());
         batch.commit_with(Durability::Buffered)
+    }
+
+    fn demote(&mut self, db: &Db) -> Result<()> {
+        let (_, ks) = self.keyspace(db)?;
+        let all = self.random.chance(50);
+        db.demote(&ks, if all { DemotePolicy::All } else { DemotePolicy::Unread }).map(drop)
     }
 
     /// Clears a keyspace, or drops it.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use terrace::testing::{ManualTime, SimVfs};
-use terrace::{Change, Db, Iter, Keys, Keyspace, KeyspaceOptions, PutOptions, Snapshot};
+use terrace::{
+    Change, Db, DemotePolicy, Iter, Keys, Keyspace, KeyspaceOptions, PutOptions, Snapshot,
+};
 use terrace_tests::model::{Model, ModelChange};
 use terrace_tests::random::Random;
 
@@ -147,7 +149,8 @@ impl World {
                 self.model.set_now(self.model.now_ms() + ms);
             }
             480..650 => drop(self.db.step().unwrap()),
-            650..653 => self.db.compact().unwrap(),
+            650 | 651 => self.db.compact().unwrap(),
+            652 => drop(self.db.demote(&self.spaces[0], DemotePolicy::All).unwrap()),
             653..700 => self.open_walk(),
             700..930 => self.advance(),
             930..940 => {

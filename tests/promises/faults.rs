@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use terrace::testing::{ManualTime, SimVfs, Vfs};
+use terrace::testing::{ManualTime, SimVfs, Survivors, Vfs};
 use terrace::{Db, Durability, Error, OpenPolicy, Options, PutOptions};
 use terrace_tests::scratch::Scratch;
 
@@ -28,7 +28,7 @@ fn a_failed_flush_poisons_writing_and_reads_go_on_until_the_store_is_opened_agai
     assert!(matches!(db.sync(), Err(Error::Poisoned { .. })), "a flush is never retried");
     assert_eq!(ks.get("safe").unwrap().as_deref(), Some(&b"1"[..]));
     drop((ks, db));
-    let disk = disk.crash(terrace::testing::Survivors::None);
+    let disk = disk.crash(Survivors::None);
     let db = open_sim(&disk, &time).unwrap();
     let ks = db.keyspace("default").unwrap();
     assert_eq!(ks.get("safe").unwrap().as_deref(), Some(&b"1"[..]));
@@ -72,6 +72,28 @@ fn a_write_that_fails_under_movement_is_told_to_the_next_writer_or_changes_nothi
         }
     }
     assert!((1..24).contains(&told), "{told} of 24 failures ended writing");
+}
+
+#[test]
+fn a_large_write_that_finds_no_room_leaves_nothing_that_an_opening_misses() {
+    let (disk, time) = disk();
+    let db = open_sim(&disk, &time).unwrap();
+    let ks = db.keyspace("default").unwrap();
+    ks.put("key", "as it was").unwrap();
+    db.sync().unwrap();
+    disk.set_capacity(disk.used() + (1 << 20));
+    disk.photograph(1);
+    let error = ks.put("key", vec![7; 3 << 20]).unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    let photos = disk.photographs();
+    assert!(!photos.is_empty(), "it had a segment of its own");
+    for (at, photo) in photos.iter().enumerate() {
+        // Names may reach the disk before what the manifest says of them.
+        let image = photo.crash(Survivors::All);
+        image.heal();
+        let found = open_sim(&image, &time).and_then(|db| db.keyspace("default")?.get("key"));
+        assert_eq!(found.unwrap().as_deref(), Some(&b"as it was"[..]), "effect {at}");
+    }
 }
 
 #[test]
@@ -152,7 +174,7 @@ fn an_archive_of_a_cleared_keyspace_goes_only_after_all_that_came_before_is_dura
     other.put("before", "the clear").unwrap();
     cleared.clear().unwrap();
     settle(&db);
-    let image = disk.crash(terrace::testing::Survivors::None);
+    let image = disk.crash(Survivors::None);
     let db = open_sim(&image, &time).unwrap();
     let left = db.keyspace("cleared").unwrap().iter().count();
     let is_there = db.keyspace("other").unwrap().contains("before").unwrap();
@@ -181,7 +203,7 @@ fn a_full_disk_refuses_what_needs_space_and_the_store_goes_on_when_there_is_some
         assert_exact(&db);
     }
     assert!(refused > 5, "{refused} calls were refused");
-    let db = open_sim(&disk.crash(terrace::testing::Survivors::None), &time).unwrap();
+    let db = open_sim(&disk.crash(Survivors::None), &time).unwrap();
     assert!(db.verify(|_| ()).unwrap().is_sound());
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use terrace::testing::{ManualTime, SimVfs};
-use terrace::{Change, Db, Keyspace, PutOptions};
+use terrace::{Change, Db, DemotePolicy, Keyspace, PutOptions};
 
 use crate::{SIM_PATH, assert_exact, settle, sim_options};
 
@@ -26,6 +26,7 @@ enum Op {
     Advance(u32),
     Step(u8),
     Compact,
+    Demote(DemotePolicy),
     Reopen,
     Check,
 }
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1_u32..20_000).prop_map(Op::Advance),
         4 => (1_u8..12).prop_map(Op::Step),
         1 => Just(Op::Compact),
+        1 => prop_oneof![Just(DemotePolicy::All), Just(DemotePolicy::Unread)].prop_map(Op::Demote),
         1 => Just(Op::Reopen),
         1 => Just(Op::Check),
     ]
@@ -142,6 +144,7 @@ impl World {
                 self.db().step().unwrap();
             }),
             Op::Compact => self.db().compact().unwrap(),
+            Op::Demote(policy) => drop(self.db().demote(self.ks(), policy).unwrap()),
             Op::Reopen => {
                 self.ks = None;
                 self.db.take().unwrap().close().unwrap();

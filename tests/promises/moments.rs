@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use terrace::testing::{ManualTime, SimVfs};
 use terrace::{
-    Db, Error, Iter, Keyspace, KeyspaceOptions, PutOptions, Snapshot, SnapshotOptions, WatchKind,
+    Db, DemotePolicy, Error, Iter, Key, Keyspace, KeyspaceOptions, PutOptions, Result, Snapshot,
+    SnapshotOptions, Value, WatchKind,
 };
 use terrace_tests::random::Random;
 
@@ -115,7 +116,8 @@ impl World {
                     self.db.step().unwrap();
                 }
             }
-            85 => self.db.compact().unwrap(),
+            85 if self.random.chance(50) => self.db.compact().unwrap(),
+            85 => drop(self.db.demote(&self.spaces[space], DemotePolicy::Unread).unwrap()),
             86 if self.random.chance(20) => {
                 self.spaces[space].clear().unwrap();
                 self.models[space].clear();
@@ -363,6 +365,37 @@ fn a_transaction_that_always_loses_is_a_conflict_and_writes_nothing() {
     })
     .unwrap();
     assert_eq!(written.get("first").unwrap().as_deref(), Some(&b"k1"[..]));
+}
+
+#[test]
+fn what_was_deleted_before_a_walk_stays_away_when_its_tombstone_leaves_meanwhile() {
+    let (disk, time) = (SimVfs::new(12), Arc::new(ManualTime::new(START_MS)));
+    let db = open_sim(&disk, &time).unwrap();
+    let notes = db.keyspace("notes").unwrap();
+    let mut random = Random::new(12);
+    for number in 0..300 {
+        notes.put(format!("m{number:03}"), random.bytes(500)).unwrap();
+    }
+    db.demote(&notes, DemotePolicy::All).unwrap();
+    for number in 0..200 {
+        notes.put(format!("a{number:03}"), "in the log").unwrap();
+        notes.put(format!("z{number:03}"), "in the log").unwrap();
+    }
+    notes.delete("m000").unwrap();
+    notes.delete("m299").unwrap();
+    let (mut forward, mut backward) = (notes.iter(), notes.iter());
+    let key = |item: Option<Result<(Key, Value)>>| item.unwrap().unwrap().0;
+    assert_eq!(&*key(forward.next()), b"a000");
+    assert_eq!(&*key(backward.next_back()), b"z199");
+    // The log is cleaned, and of the archive two records are dead.
+    db.compact().unwrap();
+    let of_archive = |key: &Key| key.starts_with(b"m");
+    let forward: Vec<_> = forward.map(|item| key(Some(item))).filter(of_archive).collect();
+    let backward = backward.rev().map(|item| key(Some(item))).filter(of_archive);
+    let mut backward: Vec<_> = backward.collect();
+    backward.reverse();
+    assert_eq!((forward.len(), &*forward[0], &*forward[297]), (298, &b"m001"[..], &b"m298"[..]));
+    assert_eq!(forward, backward);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use terrace::testing::{ManualTime, SimVfs, Survivors};
-use terrace::{Db, Error, KeyspaceOptions};
+use terrace::{Db, DemotePolicy, Error, KeyspaceOptions};
 use terrace_tests::scratch::Scratch;
 
 use crate::{SIM_PATH, files_of, open_sim, settle, tiny, while_writing};
@@ -48,6 +48,7 @@ fn a_reader_sees_the_moment_of_its_opening_and_every_write_is_refused() {
     refused(reader.drop_keyspace("default").map(drop));
     refused(reader.keyspace("brief").unwrap().put("k", "w"));
     refused(reader.compact());
+    refused(reader.demote(&seen, DemotePolicy::All).map(drop));
     refused(reader.transaction(|tx| tx.put(&seen, "a", "b")));
     reader.close().unwrap();
 }

@@ -24,13 +24,13 @@ const SORT_LEAST: usize = 1024;
 
 /// A sealed segment and what its account says.
 #[derive(Debug, Clone)]
-struct Candidate {
-    segment: Arc<Segment>,
+pub(crate) struct Candidate {
+    pub segment: Arc<Segment>,
     len: u64,
-    live: u64,
+    pub live: u64,
     expired: u64,
     /// Records that movement must remember.
-    records: u64,
+    pub records: u64,
 }
 
 impl Candidate {
@@ -113,7 +113,11 @@ impl Tiers {
     }
 
     /// Sealed segments that may be reclaimed, the oldest first.
-    fn candidates(&self, append: &mut Append, maintenance: &Maintenance) -> Vec<Candidate> {
+    pub(crate) fn candidates(
+        &self,
+        append: &mut Append,
+        maintenance: &Maintenance,
+    ) -> Vec<Candidate> {
         let now = self.clock.now_ms();
         let sealed: Vec<_> =
             append.table.iter().filter(|segment| segment.sealed().is_some()).cloned().collect();
@@ -229,7 +233,7 @@ impl Tiers {
     }
 
     /// Reclaims victims with the memory that movement has for it.
-    fn move_from(
+    pub(crate) fn move_from(
         &self,
         maintenance: &mut Maintenance,
         victims: &[Arc<Segment>],
@@ -294,22 +298,6 @@ impl Tiers {
         Ok(Step::Worked)
     }
 
-    /// Seals the journal and demotes all of the log.
-    #[cfg(feature = "testing")]
-    pub(crate) fn demote_all(&self) -> Result<()> {
-        self.check_writable("demote")?;
-        self.compact_log()?;
-        let mut maintenance = self.maintenance.lock();
-        let candidates = self.candidates(&mut self.append.lock(), &maintenance);
-        let victims: Vec<_> = candidates.into_iter().map(|candidate| candidate.segment).collect();
-        if !victims.is_empty() {
-            self.move_from(&mut maintenance, &victims, Aim::Demote)?;
-        }
-        drop(maintenance);
-        self.measure_space();
-        Ok(())
-    }
-
     /// Seals the journal, cleans every segment that holds garbage, gathers what lies scattered, and
     /// packs the archives as well as can be.
     pub(crate) fn compact(&self) -> Result<()> {
@@ -320,13 +308,20 @@ impl Tiers {
         Ok(())
     }
 
-    fn compact_log(&self) -> Result<()> {
-        {
-            let mut append = self.lock_to_roll();
-            if !append.active.is_empty() {
-                self.roll(&mut append, 0)?;
-            }
+    /// Seals the journal as it is now.
+    pub(crate) fn seal_log(&self) -> Result<()> {
+        let mut append = self.lock_to_roll();
+        if !append.active.is_empty() {
+            self.roll(&mut append, 0)?;
         }
+        drop(append);
+        let mut maintenance = self.maintenance.lock();
+        while self.seal_step(&mut maintenance)? == Step::Worked {}
+        Ok(())
+    }
+
+    pub(crate) fn compact_log(&self) -> Result<()> {
+        self.seal_log()?;
         self.settle(u32::MAX)?;
         let mut maintenance = self.maintenance.lock();
         let candidates = self.candidates(&mut self.append.lock(), &maintenance);

@@ -85,7 +85,7 @@ impl Tiers {
                 return Ok(false);
             }
             tags.clear();
-            let next = self.order.tags_from(&from, LEAVES, &mut tags);
+            let next = self.order.tags_from(&from, LEAVES, 0, &mut tags);
             let tags: Vec<u32> = tags.iter().map(|one| one.tag).collect();
             let mut items = self.wanted_of(&tags, &from, next.as_deref(), gathered);
             self.sort_items(&mut items);

@@ -6,6 +6,7 @@ pub(crate) mod budget;
 pub(crate) mod close;
 pub(crate) mod compacting;
 pub(crate) mod decide;
+pub(crate) mod demoting;
 pub(crate) mod gather;
 pub(crate) mod merging;
 pub(crate) mod relocate;

@@ -14,8 +14,9 @@ use crate::cold::{ArchiveEntry, ColdRecord};
 use crate::error::{Error, Result};
 use crate::format::manifest::Op;
 use crate::format::record::Record;
-use crate::ids::{ArchiveId, Location, Seq, Slot};
+use crate::ids::{ArchiveId, Incarnation, Location, Seq, Slot};
 use crate::manifest::seal_op;
+use crate::options::DemotePolicy;
 use crate::tiering::gather::Gathered;
 use crate::tiering::switch::Item;
 use crate::tiers::{Maintenance, Tiers, bump};
@@ -30,6 +31,21 @@ pub(crate) enum Aim {
     Clean,
     /// Those that nobody touched go to the archive.
     Demote,
+    /// Those of one keyspace that a policy means go to the archive.
+    DemoteOf(Incarnation, DemotePolicy),
+}
+
+impl Aim {
+    /// Whether a live record of a keyspace goes to the archive.
+    fn demotes(self, incarnation: Incarnation, touched: bool) -> bool {
+        match self {
+            Self::Clean => false,
+            Self::Demote => !touched,
+            Self::DemoteOf(meant, policy) => {
+                incarnation == meant && (policy == DemotePolicy::All || !touched)
+            }
+        }
+    }
 }
 
 /// Everything that was judged about the victims.
@@ -165,7 +181,7 @@ impl Tiers {
                 let ended = !self.keyspaces.is_kept(entry.incarnation);
                 if entry.tombstone || expired || ended {
                     judged.dropped.push(item);
-                } else if aim == Aim::Demote && !named.touched {
+                } else if aim.demotes(entry.incarnation, named.touched) {
                     judged.cold.push(item);
                 } else {
                     judged.survivors.push(item);

@@ -13,6 +13,7 @@ use crate::format::manifest::Op;
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::ids::{Incarnation, Location, SegmentId, Seq, Slot};
 use crate::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN};
+use crate::manifest::FileState;
 use crate::options::Options;
 use crate::tiers::Tiers;
 use crate::vfs::os;
@@ -369,6 +370,13 @@ impl Tiers {
         let Some(state) = state else { return };
         let name = state.name(id);
         let dir = if state.is_archive() { &self.archive_dir } else { &self.dir };
+        // Whoever opens the store misses what may hold records.
+        if matches!(state, FileState::OpenSegment(_))
+            && let Err(error) = self.commit_edit(&vec![Op::Doom { id }])
+        {
+            tracing::warn!(file = name, %error, "a file that does not count stays for now");
+            return;
+        }
         match dir.unlink(&name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(file = name, %error, "a file that no longer counts stays for now");

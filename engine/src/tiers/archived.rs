@@ -1,6 +1,7 @@
 //! The archives' side of an ordered walk: one cursor an archive, merged.
 //! Knows archives and which of their dead records a moment still needs; knows nothing of the log.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ struct Side {
     entry: Arc<ArchiveEntry>,
     cursor: Cursor,
     next: Option<ArchivedRow>,
+    /// The ordinal of the row in front.
+    ordinal: u32,
     done: bool,
 }
 
@@ -47,8 +50,18 @@ impl Archived {
     }
 
     /// Walks this set from now on; when it is another one than before, from the start of `rest`.
-    pub(crate) fn follow(&mut self, set: &Arc<ArchiveSet>, rest: &Range<Vec<u8>>) -> Result<()> {
+    pub(crate) fn follow(
+        &mut self,
+        tiers: &Tiers,
+        span: &Span,
+        set: &Arc<ArchiveSet>,
+        rest: &Range<Vec<u8>>,
+    ) -> Result<()> {
         if self.set.as_ref().is_some_and(|known| Arc::ptr_eq(known, set)) {
+            // What superseded a row in front may have left the log since that row was read.
+            for side in &mut self.sides {
+                side.next.take_if(|_| !wants(tiers, span, &side.entry, side.ordinal));
+            }
             return Ok(());
         }
         self.sides.clear();
@@ -62,7 +75,7 @@ impl Archived {
             let mut cursor = entry.archive.cursor();
             cursor.seek(incarnation, key)?;
             let entry = Arc::clone(entry);
-            self.sides.push(Side { entry, cursor, next: None, done: false });
+            self.sides.push(Side { entry, cursor, next: None, ordinal: 0, done: false });
         }
         self.set = Some(Arc::clone(set));
         Ok(())
@@ -101,10 +114,10 @@ impl Side {
     /// Puts the next row that the span wants in front.
     fn advance(&mut self, tiers: &Tiers, span: &Span, direction: Direction) -> Result<()> {
         while self.next.is_none() && !self.done {
-            let (entry, id) = (&self.entry, self.entry.archive.id().0);
+            let asked = Cell::new(0);
             let wanted = |ordinal| {
-                !entry.dead.is_dead(ordinal)
-                    || tiers.versions.cold_holds_at(id, ordinal, span.moment)
+                asked.set(ordinal);
+                wants(tiers, span, &self.entry, ordinal)
             };
             let found = match direction {
                 Direction::Forward => self.cursor.next_if(wanted)?,
@@ -119,9 +132,16 @@ impl Side {
                 return Ok(());
             }
             self.next = row_of(tiers, span, &found);
+            self.ordinal = asked.get();
         }
         Ok(())
     }
+}
+
+/// Whether a record of an archive lives, or is kept for a moment such as the walk's.
+fn wants(tiers: &Tiers, span: &Span, entry: &ArchiveEntry, ordinal: u32) -> bool {
+    let id = entry.archive.id().0;
+    !entry.dead.is_dead(ordinal) || tiers.versions.cold_holds_at(id, ordinal, span.moment)
 }
 
 fn row_of(tiers: &Tiers, span: &Span, found: &CursorRecord<'_>) -> Option<ArchivedRow> {

@@ -27,7 +27,7 @@ pub(crate) const ROWS_AT_FIRST: usize = 80;
 /// Leaves that one window takes at most.
 const LEAVES_MAX: usize = 4;
 /// Rows of a leaf that can be counted on.
-const LEAF_ROWS: usize = 16;
+const LEAF_ROWS: usize = 20;
 
 /// Where a hinted record is, in the window's list of segments.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,9 @@ struct Hinted {
 }
 
 impl Hinted {
+    const NOWHERE: Self =
+        Self { offset: u32::MAX, tag: 0, segment: u16::MAX, asked: false, jumped: false };
+
     fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
         let segment = looked.segment(self.segment.into())?;
         Some((segment, segment.named_record(u64::from(self.offset))?))
@@ -263,13 +266,14 @@ impl Lane {
         looked.hold(self.is_quick.then(|| Arc::clone(&table)));
         self.dead.clear();
         self.is_worth_asking = Hint::reaches(table.slot_count());
-        self.rows.clear();
         self.passed += std::mem::take(&mut self.at);
+        self.rows.clear();
         self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
+        self.rows.resize(tags.len(), Hinted::NOWHERE);
         let mut before = Hint::NONE;
         let mut jumps = 0;
         let mut here = Standing::NOWHERE;
-        for one in tags {
+        for (row, one) in self.rows.iter_mut().zip(tags) {
             let Some(place) = one.hint.place() else {
                 self.dead.push(one.tag);
                 continue;
@@ -290,7 +294,7 @@ impl Lane {
             let jumped = !follows || !one.hint.shares_page(before);
             before = one.hint;
             let (offset, segment) = (place.offset, here.number);
-            self.rows.push(Hinted { offset, segment, tag: one.tag, asked: is_marked, jumped });
+            *row = Hinted { offset, segment, tag: one.tag, asked: is_marked, jumped };
         }
         // The first row follows nothing.
         jumps = jumps.saturating_sub(1);
@@ -391,7 +395,7 @@ mod tests {
     fn a_walk_begins_with_as_many_leaves_as_the_one_before_would_have_needed() {
         let mut lane = Lane::new(Direction::Forward);
         assert_eq!(lane.leaves, 1);
-        for (passed, at, leaves) in [(0, 3, 1), (20, 20, 3), (0, 50, 4), (900, 9, 4), (0, 0, 1)] {
+        for (passed, at, leaves) in [(0, 3, 1), (20, 20, 3), (0, 50, 3), (900, 9, 4), (0, 0, 1)] {
             (lane.passed, lane.at) = (passed, at);
             lane.reset(Direction::Backward);
             assert_eq!((lane.leaves, lane.passed, lane.at), (leaves, 0, 0), "{passed} + {at} rows");

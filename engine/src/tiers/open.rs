@@ -36,6 +36,8 @@ use crate::warm::versions::VersionTable;
 
 /// How often the system is asked for the memory that it has for pages of files.
 const PAGES_ASKED_EVERY_MS: u64 = 2000;
+/// A log shorter than this finds room everywhere: asking takes a tenth of a millisecond.
+const PAGES_ASKED_MIN: u64 = 16 << 20;
 /// How long movement rests before the hot tier gets its share of the memory: what is lent is taken
 /// back by evicting, which is not worth it for a moment.
 const SCRATCH_REST_MS: u64 = 5000;
@@ -117,7 +119,8 @@ impl Tiers {
         }
         self.pages.asked_ms.store(now.max(1), Ordering::Relaxed);
         let log = self.warm_len.load(Ordering::Relaxed);
-        let short = memory::available_for_pages().is_some_and(|bytes| bytes < log);
+        let is_long = log >= PAGES_ASKED_MIN;
+        let short = is_long && memory::available_for_pages().is_some_and(|bytes| bytes < log);
         self.pages.short.store(short, Ordering::Relaxed);
     }
 

@@ -33,6 +33,8 @@ const ARCHIVED_PER_WINDOW: usize = 128;
 const TAGS_KEPT: usize = 512;
 /// Walks that are kept for the next ones.
 const WALKS_KEPT: usize = 4;
+/// Leaves that a walk that goes on asks for ahead of its next window.
+const LEAVES_AHEAD: usize = 3;
 /// How often damage must be seen in the same place before it is believed.
 const DAMAGE_SEEN_MIN: u32 = 3;
 
@@ -256,7 +258,10 @@ impl Walk {
         start.clone_from(&rest.start);
         end.clone_from(&rest.end);
         let fence = match self.direction {
-            Direction::Forward => tiers.order.tags_from(&rest.start, leaves, &mut self.tags),
+            Direction::Forward => {
+                let ahead = if self.begins { 0 } else { LEAVES_AHEAD };
+                tiers.order.tags_from(&rest.start, leaves, ahead, &mut self.tags)
+            }
             Direction::Backward => tiers.order.tags_before(&rest.end, &mut self.tags),
         };
         let fence = fence.filter(|fence| (&*rest.start..=&*rest.end).contains(&&**fence));
@@ -395,7 +400,7 @@ impl Walk {
         if set.entries().is_empty() {
             return Ok(rows);
         }
-        self.archived.follow(set, &self.rest)?;
+        self.archived.follow(tiers, span, set, &self.rest)?;
         while let Some(row) = self.archived.next(tiers, span, window).transpose() {
             rows.push_back(row);
             let Some(Ok(last)) = rows.back() else { continue };

@@ -5,6 +5,7 @@
 //! shelf share, stand together and decide nearly every comparison; where they tie, fences are
 //! compared. The first fences of the shelves are searched the same way.
 
+use crate::vfs::map::anon::prefetch_items;
 use crate::warm::index::fence::Fence;
 use crate::warm::index::leaf::common_len;
 
@@ -168,7 +169,10 @@ impl<L> Shelves<L> {
     pub(crate) fn up_to(&self, key: &[u8]) -> Option<At> {
         let first = |shelf: usize| self.shelves.get(shelf).map_or(&[][..], Shelf::first);
         let shelf = self.heads.count_up_to(key, first).checked_sub(1)?;
-        let slot = self.shelves.get(shelf)?.count_up_to(key).checked_sub(1)?;
+        let held = self.shelves.get(shelf)?;
+        // A search would wait for one line after the other.
+        prefetch_items(&held.heads.heads);
+        let slot = held.count_up_to(key).checked_sub(1)?;
         Some(At { shelf, slot })
     }
 

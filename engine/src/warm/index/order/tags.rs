@@ -4,38 +4,33 @@
 use crate::vfs::map::anon::prefetch_items;
 use crate::warm::index::fence::Fence;
 use crate::warm::index::leaf::{Hint, Leaf, LeafEntry};
-use crate::warm::index::order::{KeySource, OrderIndex, Tagged};
+use crate::warm::index::order::{KeySource, OrderIndex, Tagged, Tree};
 use crate::warm::index::shelf::At;
-
-/// Leaves that are asked for ahead of the window that a walk will take next.
-const LEAVES_AHEAD: usize = 3;
 
 impl OrderIndex {
     /// Appends the tags of up to `leaves` leaves whose keys may be at or above `from`, in order.
-    /// Returns the fence that ends the last, `None` when nothing follows.
+    /// So many leaves `ahead` of them are asked for, without waiting. Returns the fence that ends
+    /// the last, `None` when nothing follows.
     pub(crate) fn tags_from(
         &self,
         from: &[u8],
         leaves: usize,
+        ahead: usize,
         tags: &mut Vec<Tagged>,
     ) -> Option<Fence> {
         let tree = self.tree.read();
         let mut at = tree.leaf_of(from);
+        // All are asked for before the first is looked at.
+        tree.ask_for(at, leaves);
         let (fence, leaf) = tree.leaves.get(at?)?;
-        prefetch_items(leaf.entries());
         let (mut skip, mut left) = (leaf.lower(fence, from), leaves);
         while let Some((_, leaf)) = at.filter(|_| left > 0).and_then(|at| tree.leaves.get(at)) {
             tags.extend(tagged(leaf).skip(std::mem::take(&mut skip)));
             at = at.and_then(|at| tree.leaves.after(at));
             left -= usize::from(!tags.is_empty());
         }
-        let next = at.and_then(|at| tree.leaves.get(at)).map(|(next, _)| next.clone());
-        for _ in 0..LEAVES_AHEAD {
-            let Some((_, leaf)) = at.and_then(|at| tree.leaves.get(at)) else { break };
-            prefetch_items(leaf.entries());
-            at = at.and_then(|at| tree.leaves.after(at));
-        }
-        next
+        tree.ask_for(at, ahead);
+        at.and_then(|at| tree.leaves.get(at)).map(|(next, _)| next.clone())
     }
 
     /// Appends the tags of one leaf whose keys may be below `to`, in order. Returns the leaf's
@@ -91,6 +86,17 @@ impl OrderIndex {
     pub(crate) fn sweep_at(&self, key: &[u8], count: usize, source: &dyn KeySource) {
         let (fence, _) = self.tree.read().around(key);
         self.sweep(&fence, count, source);
+    }
+}
+
+impl Tree {
+    /// Asks for the entries of so many leaves without waiting.
+    fn ask_for(&self, mut at: Option<At>, leaves: usize) {
+        for _ in 0..leaves {
+            let Some((_, leaf)) = at.and_then(|at| self.leaves.get(at)) else { break };
+            prefetch_items(leaf.entries());
+            at = at.and_then(|at| self.leaves.after(at));
+        }
     }
 }
 

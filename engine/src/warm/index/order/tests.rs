@@ -71,7 +71,7 @@ fn forward(order: &OrderIndex, known: &Known, from: &[u8]) -> Vec<Vec<u8>> {
     let mut at = from.to_vec();
     loop {
         let mut tags = Vec::new();
-        let end = order.tags_from(&at, 1 + keys.len() % 3, &mut tags);
+        let end = order.tags_from(&at, 1 + keys.len() % 3, 2, &mut tags);
         keys.extend(resolve(known, &tags, &at, end.as_deref()));
         let Some(end) = end else { return keys };
         at = end.to_vec();
