@@ -24,7 +24,7 @@ impl Tiers {
         loop {
             let mut maintenance = self.maintenance.lock();
             self.check_open()?;
-            let victims = self.holders_of(incarnation, from..=newest, &maintenance)?;
+            let victims = self.holders_of(incarnation, from..=newest, &mut maintenance);
             let Some(last) = victims.last() else { break };
             from = last.id.0 + 1;
             let demoted = || self.counters.records_demoted.load(Ordering::Relaxed);
@@ -42,13 +42,16 @@ impl Tiers {
         &self,
         incarnation: Incarnation,
         ids: RangeInclusive<u32>,
-        maintenance: &Maintenance,
-    ) -> Result<Vec<Arc<Segment>>> {
+        maintenance: &mut Maintenance,
+    ) -> Vec<Arc<Segment>> {
         let candidates = self.candidates(&mut self.append.lock(), maintenance);
         let mut victims = Vec::new();
         let (mut live, mut records) = (0, 0);
         for candidate in candidates.into_iter().filter(|one| ids.contains(&one.segment.id.0)) {
-            let trailer = candidate.segment.trailer()?;
+            let Ok(trailer) = candidate.segment.trailer() else {
+                maintenance.damaged.push(candidate.segment.id.0);
+                continue;
+            };
             let is_meant = |incarnation_of| incarnation_of == incarnation;
             if !trailer.entries().flatten().any(|entry| is_meant(entry.incarnation)) {
                 continue;
@@ -62,7 +65,7 @@ impl Tiers {
             }
             victims.push(candidate.segment);
         }
-        Ok(victims)
+        victims
     }
 
     /// Demotes all of the log.

@@ -9,6 +9,7 @@
 pub(crate) mod image;
 pub(crate) mod tags;
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -415,7 +416,7 @@ fn try_insert(
     if leaf.is_full() {
         return None;
     }
-    let mut at = from;
+    let (mut at, mut stands, mut is_behind) = (from, false, false);
     for tie in leaf.entries().get(from..to).unwrap_or(&[]) {
         let mut order = None;
         let mut answers = 0;
@@ -424,14 +425,18 @@ fn try_insert(
             order = other.map(|(other, _)| other.cmp(key));
         });
         match (answers, order) {
-            (1, Some(std::cmp::Ordering::Equal)) => return Some(false),
-            (0, _) | (1, Some(std::cmp::Ordering::Less)) => at += 1,
-            (1, Some(std::cmp::Ordering::Greater)) => break,
+            (1, Some(Equal)) if !stands && !is_behind => stands = true,
+            (1, Some(Less)) if !stands && !is_behind => at += 1,
+            (1, Some(Greater)) => is_behind = true,
+            // A key that left the index may come back, and nobody knows on which side it lies. Or
+            // another key has its tag, and is not what stands here.
             _ => return None,
         }
     }
-    leaf.insert(at, key, item.tag, item.hint);
-    Some(true)
+    if !stands {
+        leaf.insert(at, key, item.tag, item.hint);
+    }
+    Some(!stands)
 }
 
 #[cfg(test)]
