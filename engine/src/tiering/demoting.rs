@@ -26,11 +26,15 @@ impl Tiers {
             self.check_open()?;
             let victims = self.holders_of(incarnation, from..=newest, &mut maintenance);
             let Some(last) = victims.last() else { break };
-            from = last.id.0 + 1;
+            let last = last.id.0;
             let demoted = || self.counters.records_demoted.load(Ordering::Relaxed);
             let before = demoted();
             self.move_from(&mut maintenance, &victims, Aim::DemoteOf(incarnation, policy))?;
             moved += demoted() - before;
+            if last >= newest {
+                break;
+            }
+            from = last + 1;
         }
         self.measure_space();
         Ok(moved)
@@ -52,8 +56,7 @@ impl Tiers {
                 maintenance.damaged.push(candidate.segment.id.0);
                 continue;
             };
-            let is_meant = |incarnation_of| incarnation_of == incarnation;
-            if !trailer.entries().flatten().any(|entry| is_meant(entry.incarnation)) {
+            if !trailer.entries().flatten().any(|entry| entry.incarnation == incarnation) {
                 continue;
             }
             live += candidate.live;
