@@ -14,7 +14,7 @@ const ROWS: u64 = 50;
 /// Most records of the limited row.
 const LIMITED_KEYS_MAX: u64 = 1_000_000;
 /// How long scans go on before they are measured: stores that learn from them have learnt then.
-const SCAN_WARM_UP: Duration = Duration::from_secs(3);
+const SCAN_WARM_UP: Duration = Duration::from_secs(8);
 /// How long each pass of the limited row takes.
 const LIMITED_TIME: Duration = Duration::from_secs(3);
 /// Bytes of a value where memory is limited: the data shall be larger than what a process needs.

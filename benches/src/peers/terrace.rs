@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use terrace::{Db, Durability, Error, Keyspace, KeyspaceOptions, Options};
+use terrace::{Db, DemotePolicy, Durability, Error, Keyspace, KeyspaceOptions, Options};
 use terrace_benches::workload::Key;
 
 use crate::engine::{Cache, Config, Engine, Outcome, Pair, Reader};
@@ -82,6 +82,9 @@ impl Engine for Terrace {
     }
 
     fn compact(&self) -> Outcome<()> {
+        if self.cold {
+            self.db.demote(&self.keyspace, DemotePolicy::All)?;
+        }
         Ok(self.db.compact()?)
     }
 

@@ -8,6 +8,17 @@ pub(crate) fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// The checksum of `bytes` had they begun with `first` instead of the word that stands there: one
+/// call for what lies apart in memory.
+#[inline]
+pub(crate) fn crc_behind(first: u32, bytes: &[u8]) -> u32 {
+    // A CRC's state and the word that it meets next count by their XOR alone.
+    let stands = bytes.first_chunk::<4>().map_or(first, |word| u32::from_le_bytes(*word));
+    let mut hasher = crc32fast::Hasher::new_with_initial(first ^ stands);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
 /// A checksum that is begun once and finished for many: the start of what all of them cover.
 /// Whoever finishes many saves the question which instructions the processor has.
 #[derive(Debug, Clone)]
@@ -27,13 +38,6 @@ impl Begun {
         Self { hasher, left }
     }
 
-    /// Plain checksums of bytes that these begin.
-    pub(crate) fn plain(head: [u8; 4]) -> Self {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&head);
-        Self { hasher, left: [0; 4] }
-    }
-
     /// What [`bound_crc`] gives for so many bytes behind nonce and offset. Half of the nonce is
     /// summed here, so that a record's header makes three whole blocks.
     #[inline]
@@ -47,24 +51,8 @@ impl Begun {
         joined[..4].copy_from_slice(&self.left);
         joined[4..12].copy_from_slice(&offset.to_le_bytes());
         joined[12..].copy_from_slice(bytes);
-        self.ended(&joined)
-    }
-
-    /// The checksum of what it was begun with and `rest`.
-    #[inline]
-    pub(crate) fn ended(&self, rest: &[u8]) -> u32 {
         let mut hasher = self.hasher.clone();
-        hasher.update(rest);
-        hasher.finalize()
-    }
-
-    /// The plain checksum of `head` and `rest`, in that order, whatever was begun.
-    #[inline]
-    pub(crate) fn anew(&self, head: [u8; 4], rest: &[u8]) -> u32 {
-        let mut hasher = self.hasher.clone();
-        hasher.reset();
-        hasher.update(&head);
-        hasher.update(rest);
+        hasher.update(&joined);
         hasher.finalize()
     }
 }
@@ -142,12 +130,20 @@ mod tests {
     }
 
     #[test]
+    fn another_first_word_is_summed_in_place_of_the_one_that_stands() {
+        for len in [4, 5, 19, 20, 36, 128, 600] {
+            let mut bytes: Vec<u8> = (1..=250).cycle().take(len).collect();
+            let found = crc_behind(0x0102_0304, &bytes);
+            bytes[..4].copy_from_slice(&0x0102_0304_u32.to_le_bytes());
+            assert_eq!(found, crc(&bytes), "{len} bytes");
+        }
+    }
+
+    #[test]
     fn what_was_begun_ends_as_what_is_summed_at_once() {
         let begun = Begun::bound(9);
         assert_eq!(begun.at::<5, 17>(64, b"bytes"), bound_crc(9, 64, b"bytes"));
         assert_eq!(begun.at::<36, 48>(8, &[7; 36]), bound_crc(9, 8, &[7; 36]));
-        assert_eq!(begun.anew(*b"1234", b"56789"), crc(b"123456789"));
-        assert_eq!(Begun::plain(*b"1234").ended(b"56789"), crc(b"123456789"));
         let long = Begun::bound(u64::MAX - 9);
         assert_eq!(long.at::<36, 48>(8, &[7; 36]), bound_crc(u64::MAX - 9, 8, &[7; 36]));
     }

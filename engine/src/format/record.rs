@@ -2,7 +2,7 @@
 //! Knows bytes; knows nothing of segments, of the index, or of which version is the newest.
 //! format-spec.md section 3.
 
-use crate::format::checksum::Begun;
+use crate::format::checksum::{Begun, crc_behind};
 use crate::format::cursor::{Decoded, FieldError};
 use crate::ids::{Incarnation, Seq};
 use crate::limits::{KEY_LEN_MAX, VALUE_LEN_MAX};
@@ -13,6 +13,9 @@ const _: () = assert!(RECORD_HEADER_LEN <= 40, "DESIGN section 5: at most 40 byt
 
 /// Bytes of the header behind its checksum.
 const SUMMED_LEN: usize = RECORD_HEADER_LEN - 4;
+
+/// Bytes of the header's last word, which key and value follow.
+const LAST_LEN: usize = 4;
 
 /// Another record of the same batch follows directly.
 const FLAG_MORE: u8 = 1;
@@ -79,11 +82,6 @@ pub(crate) fn body_crc_in(
     value: &[u8],
 ) -> u32 {
     begun.anew_of(incarnation.0.to_le_bytes(), [key, value])
-}
-
-/// What the checksums of all bodies of an incarnation begin with.
-pub(crate) fn body_begun(incarnation: Incarnation) -> Begun {
-    Begun::plain(incarnation.0.to_le_bytes())
 }
 
 /// Bytes of an attach record's value: segment, record count, records end.
@@ -227,8 +225,8 @@ pub(crate) struct Record<'a> {
     pub header: RecordHeader,
     pub key: &'a [u8],
     pub value: &'a [u8],
-    /// Key and value together.
-    body: &'a [u8],
+    /// The last word of the header, key and value.
+    tail: &'a [u8],
 }
 
 impl<'a> Record<'a> {
@@ -250,9 +248,12 @@ impl<'a> Record<'a> {
     #[inline]
     pub(crate) fn with_header(header: RecordHeader, bytes: &'a [u8]) -> Decoded<Self> {
         let len = usize::from(header.key_len) + header.value_len as usize;
-        let body = bytes.get(RECORD_HEADER_LEN..).and_then(|rest| rest.get(..len));
-        match body.and_then(|body| Some((body, body.split_at_checked(header.key_len.into())?))) {
-            Some((body, (key, value))) => Ok(Self { header, key, value, body }),
+        let tail = bytes.get(RECORD_HEADER_LEN - LAST_LEN..);
+        let tail = tail.and_then(|tail| tail.get(..LAST_LEN + len));
+        let body = tail.and_then(|tail| tail.get(LAST_LEN..));
+        let pair = body.and_then(|body| body.split_at_checked(header.key_len.into()));
+        match tail.zip(pair) {
+            Some((tail, (key, value))) => Ok(Self { header, key, value, tail }),
             None => Err(FieldError::new("record length", bytes.len(), RECORD_HEADER_LEN + len)),
         }
     }
@@ -260,22 +261,19 @@ impl<'a> Record<'a> {
     /// Checks key and value against the checksum that was computed at the put.
     #[inline]
     pub(crate) fn check_body(&self) -> Decoded<()> {
-        self.check_body_in(&Begun::bound(0))
-    }
-
-    /// The same, where any checksum was begun before.
-    #[inline]
-    pub(crate) fn check_body_in(&self, begun: &Begun) -> Decoded<()> {
-        self.compare(begun.anew(self.header.incarnation.0.to_le_bytes(), self.body))
-    }
-
-    #[inline]
-    fn compare(&self, found: u32) -> Decoded<()> {
+        let found = tail_crc(self.header.incarnation, self.tail);
         if found == self.header.body_crc {
             return Ok(());
         }
         Err(wrong_crc("body checksum", found, self.header.body_crc))
     }
+}
+
+/// The body checksum by the last word of the header, key and value as they lie in the log: the word
+/// stands where the checksum wants the incarnation.
+#[inline]
+fn tail_crc(incarnation: Incarnation, tail: &[u8]) -> u32 {
+    crc_behind(incarnation.0, tail)
 }
 
 /// What a walk needs to know of a put or a tombstone to show it: a part of [`Record`], as sound.
@@ -287,8 +285,8 @@ pub(crate) struct Shown<'a> {
     pub is_put: bool,
     body_crc: u32,
     key_len: u16,
-    /// Key and value together.
-    pub body: &'a [u8],
+    /// The last word of the header, key and value.
+    tail: &'a [u8],
 }
 
 impl<'a> Shown<'a> {
@@ -298,7 +296,8 @@ impl<'a> Shown<'a> {
     #[inline(always)]
     pub(crate) fn decode_in(bytes: &'a [u8], nonce: &Begun, offset: u64) -> Option<Self> {
         let (crc, rest) = bytes.split_first_chunk::<4>()?;
-        let (summed, rest) = rest.split_first_chunk::<SUMMED_LEN>()?;
+        let summed = rest.first_chunk::<SUMMED_LEN>()?;
+        let tail = bytes.get(RECORD_HEADER_LEN - LAST_LEN..)?;
         let expected = nonce.at::<SUMMED_LEN, { SUMMED_LEN + 12 }>(offset, summed);
         let &[body_crc, seq, seq_high, deadline, deadline_high, len, kinds, incarnation, _] =
             summed.as_chunks::<4>().0
@@ -322,19 +321,26 @@ impl<'a> Shown<'a> {
             is_put,
             body_crc: u32::from_le_bytes(body_crc),
             key_len,
-            body: rest.get(..usize::from(key_len) + u32::from_le_bytes(len) as usize)?,
+            tail: tail.get(..LAST_LEN + usize::from(key_len) + u32::from_le_bytes(len) as usize)?,
         })
     }
 
     #[inline]
     pub(crate) fn pair(&self) -> (&'a [u8], &'a [u8]) {
-        self.body.split_at_checked(self.key_len.into()).unwrap_or((self.body, &[]))
+        let body = self.tail.get(LAST_LEN..).unwrap_or(&[]);
+        body.split_at_checked(self.key_len.into()).unwrap_or((body, &[]))
     }
 
-    /// Whether the body is what was put; the checksum was begun by [`body_begun`].
+    /// Bytes of header, key and value.
     #[inline]
-    pub(crate) fn is_sound(&self, begun: &Begun) -> bool {
-        begun.ended(self.body) == self.body_crc
+    pub(crate) fn len(&self) -> u64 {
+        (RECORD_HEADER_LEN - LAST_LEN + self.tail.len()) as u64
+    }
+
+    /// Whether key and value are what was put.
+    #[inline]
+    pub(crate) fn is_sound(&self) -> bool {
+        tail_crc(self.incarnation, self.tail) == self.body_crc
     }
 }
 
@@ -377,7 +383,7 @@ mod tests {
             prop_assert!(record.check_body().is_ok());
             let shown = Shown::decode_in(&bytes, &Begun::bound(nonce), offset).unwrap();
             prop_assert_eq!(shown.pair(), (&key[..], &value[..]));
-            prop_assert!(shown.is_sound(&body_begun(header.incarnation)) && shown.is_put);
+            prop_assert!(shown.is_sound() && shown.is_put);
             prop_assert_eq!((shown.seq, shown.deadline_ms), (header.seq, header.deadline_ms));
             prop_assert_eq!(shown.incarnation, header.incarnation);
             prop_assert!(Record::decode(&bytes, nonce ^ 1, offset).is_err());
@@ -403,8 +409,7 @@ mod tests {
             let sound = Record::decode(&flipped, 5, 64).and_then(|record| record.check_body());
             assert!(sound.is_err(), "bit {bit}");
             let shown = Shown::decode_in(&flipped, &Begun::bound(5), 64);
-            let begun = body_begun(Incarnation(7));
-            assert!(!shown.is_some_and(|shown| shown.is_sound(&begun)), "bit {bit}");
+            assert!(!shown.is_some_and(|shown| shown.is_sound()), "bit {bit}");
         }
     }
 

@@ -21,7 +21,8 @@ use crate::warm::segment::Segment;
 const LEAVES: usize = 16;
 /// Records begin at least so many bytes behind each other.
 const UNIT: u32 = 32;
-/// Hints that are noted for each time the order is locked.
+/// Copies that are switched to before the order is told of them: whoever walks meanwhile meets few
+/// hints that do not hold.
 const HINTS: usize = 256;
 
 /// Records that were copied, in order, and the segment that has them.
@@ -179,16 +180,16 @@ impl Tiers {
         }
     }
 
-    /// Tells the order where the records are now, so that no walk has to ask.
-    pub(crate) fn note_gathered(&self, output: &Output) {
+    /// Points index and order at the copies, some at a time, so that no walk has to ask.
+    pub(crate) fn switch_gathered(&self, output: &Output) {
         let segment = &output.writer.segment;
         let entered = self.segments.load().entered();
         let source = IndexedKeys::new(self);
-        let copies: Vec<_> = output.items.iter().zip(&output.offsets).collect();
-        for chunk in copies.chunks(HINTS) {
-            let mut key = Vec::new();
+        let mut key = Vec::new();
+        for (items, offsets) in output.items.chunks(HINTS).zip(output.offsets.chunks(HINTS)) {
+            self.switch_to_warm(items.iter().zip(offsets), segment.slot);
             self.order.note_hints(&source, entered, |note| {
-                for &(item, &offset) in chunk {
+                for (item, &offset) in items.iter().zip(offsets) {
                     let Some(record) = segment.named_record(u64::from(offset)) else { continue };
                     key.clear();
                     put_sort_key(&mut key, record.header.incarnation, record.key);

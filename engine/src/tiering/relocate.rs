@@ -140,9 +140,7 @@ impl Tiers {
 
     fn switch_copied(&self, judged: &Judged, drafts: &Drafts, copies: &Copies) {
         for output in &drafts.gathered.outputs {
-            let copies = output.items.iter().zip(&output.offsets);
-            self.switch_to_warm(copies, output.writer.segment.slot);
-            self.note_gathered(output);
+            self.switch_gathered(output);
             bump(&self.counters.records_gathered, output.items.len() as u64);
         }
         if let Some((writer, _)) = &drafts.survivor {

@@ -45,7 +45,7 @@ impl KeyspaceState {
             default_ttl_ms: AtomicU64::new(facts.default_ttl_ms),
             incarnation: AtomicU32::new(facts.incarnation),
             count: AtomicI64::new(0),
-            sums: Begun::plain([0; 4]),
+            sums: Begun::bound(0),
             past: RwLock::new(Vec::new()),
         })
     }

@@ -1,17 +1,18 @@
 //! The fast way through a window of a walk: records that are hinted at, each looked at when it is
 //! asked for and not before. Knows hints and segments; whoever asks falls back when a hint fails.
 //!
-//! A hint holds while its record's mark is not set and its segment stands where it stood: a change
+//! A hint holds when its record's mark is not set and its segment stands where it stood: a change
 //! that is visible to a walk marked the record that it superseded before it became visible. A place
-//! that the index told this walk holds without that, for the walk's moment was there before.
+//! that the index told this walk holds without that, for the walk's moment was there before. What
+//! changes once a window was taken is not visible to the walk: its records stay what they show.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::Result;
-use crate::format::record::{Record, RecordKind, body_begun};
-use crate::ids::{Incarnation, Seq, Slot};
+use crate::format::record::{Record, RecordKind};
+use crate::ids::{Incarnation, Slot};
 use crate::tiers::Tiers;
 use crate::tiers::span::{Direction, Span, sort_key};
 use crate::tiers::window::{Bounds, Looked, Placed};
@@ -29,85 +30,31 @@ const LEAVES_MAX: usize = 4;
 /// Rows of a leaf that can be counted on.
 const LEAF_ROWS: usize = 20;
 
-/// Where a hinted record is, in the window's list of segments.
-#[derive(Debug, Clone, Copy)]
-struct Hinted {
-    offset: u32,
-    tag: u32,
-    segment: u16,
-    /// The index told the place, for this walk.
-    asked: bool,
-    /// It does not follow the row before it on the same page: the processor cannot foresee it.
-    jumped: bool,
+/// A row's record, and its segment.
+fn record_of<'l>(looked: &'l Looked, row: &Tagged) -> Option<(u32, &'l Segment, Record<'l>)> {
+    let place = row.hint.place()?;
+    let (number, segment) = looked.at(place.slot)?;
+    Some((number, segment, segment.named_record(u64::from(place.offset))?))
 }
 
-impl Hinted {
-    const NOWHERE: Self =
-        Self { offset: u32::MAX, tag: 0, segment: u16::MAX, asked: false, jumped: false };
-
-    fn record<'l>(&self, looked: &'l Looked) -> Option<(&'l Segment, Record<'l>)> {
-        let segment = looked.segment(self.segment.into())?;
-        Some((segment, segment.named_record(u64::from(self.offset))?))
+/// What is wrong with a row's body, unless it is only long.
+#[cold]
+fn check_body(looked: &Looked, row: &Tagged) -> Result<()> {
+    if let (Some(place), Some((_, segment, record))) = (row.hint.place(), record_of(looked, row)) {
+        segment.check_body(u64::from(place.offset), &record)?;
     }
+    Ok(())
+}
 
-    /// What is wrong with the body, unless it is only long.
-    #[cold]
-    fn check_body(&self, looked: &Looked) -> Result<()> {
-        if let Some((segment, record)) = self.record(looked) {
-            segment.check_body(u64::from(self.offset), &record)?;
-        }
-        Ok(())
-    }
-
-    /// Asks for the record without waiting, unless the processor does by itself.
-    #[inline]
-    fn prefetch(&self, looked: &Looked) {
-        if self.jumped
-            && let Some(segment) = looked.segment(self.segment.into())
-        {
-            segment.prefetch(u64::from(self.offset));
-        }
-    }
-
-    /// Whether the record shows a key at the moment; `None` when the index must tell.
-    #[inline]
-    fn holds(
-        &self,
-        tiers: &Tiers,
-        held: &Segment,
-        record: &Record<'_>,
-        span: &Span,
-    ) -> Option<bool> {
-        let header = &record.header;
-        let is_told = || self.is_told(tiers, header.incarnation, record.key);
-        if self.is_late(held, header.seq, span) || (!span.values && !is_told()) {
-            return None;
-        }
-        Some(
-            header.incarnation == span.incarnation
-                && header.kind != RecordKind::Tombstone
-                && tiers.is_alive(header.deadline_ms),
-        )
-    }
-
-    /// Whether another version may hold at the moment.
-    #[inline]
-    fn is_late(&self, held: &Segment, seq: Seq, span: &Span) -> bool {
-        seq > span.moment || (!self.asked && held.may_be_superseded(u64::from(self.offset)))
-    }
-
-    /// Whether the key is the one that the order told. Where the key alone is read, its hash is its
-    /// checksum.
-    fn is_told(&self, tiers: &Tiers, incarnation: Incarnation, key: &[u8]) -> bool {
-        tiers.seed.hash(incarnation, key).tag() == self.tag
-    }
+/// Whether a key is the one that the order told. Where the key alone is read, its hash is its
+/// checksum.
+fn is_told(tiers: &Tiers, incarnation: Incarnation, key: &[u8], row: &Tagged) -> bool {
+    tiers.seed.hash(incarnation, key).tag() == row.tag
 }
 
 /// What rows of one segment need to know of it.
 struct Standing<'t> {
     slot: Slot,
-    /// Its number in the window's list.
-    number: u16,
     /// No hint holds in a slot without a segment.
     entered: u32,
     is_gathered: bool,
@@ -115,19 +62,14 @@ struct Standing<'t> {
 }
 
 impl<'t> Standing<'t> {
-    const NOWHERE: Self = Self {
-        slot: Slot(u32::MAX),
-        number: 0,
-        entered: u32::MAX,
-        is_gathered: true,
-        marks: Marks::NONE,
-    };
+    const NOWHERE: Self =
+        Self { slot: Slot(u32::MAX), entered: u32::MAX, is_gathered: true, marks: Marks::NONE };
 
     fn of(table: &'t SegmentTable, slot: Slot, looked: &mut Looked) -> Self {
         let Some(segment) = table.get(slot) else { return Self { slot, ..Self::NOWHERE } };
+        looked.number_of(segment);
         Self {
             slot,
-            number: u16::try_from(looked.number_of(segment)).unwrap_or(u16::MAX),
             entered: segment.entered(),
             is_gathered: segment.is_gathered(),
             marks: segment.marks(),
@@ -168,7 +110,7 @@ impl Window {
 /// The rows of a window that nobody has looked at.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    rows: Vec<Hinted>,
+    rows: Vec<Tagged>,
     at: usize,
     direction: Direction,
     window: Window,
@@ -237,9 +179,9 @@ impl Lane {
         let window = std::mem::take(&mut self.window).keys;
         // Leaves at the ends of a keyspace may hold keys of others.
         let passed = self.rows.get(..self.at).unwrap_or(&[]).iter().rev();
-        let mut passed = passed.filter_map(|hinted| hinted.record(looked));
-        let last = passed.find(|(_, record)| record.header.incarnation == incarnation);
-        let last = last.map(|(_, record)| sort_key(incarnation, record.key));
+        let mut passed = passed.filter_map(|row| record_of(looked, row));
+        let last = passed.find(|(.., record)| record.header.incarnation == incarnation);
+        let last = last.map(|(.., record)| sort_key(incarnation, record.key));
         // The rows at the ends of a window may lie outside.
         match (self.direction, last) {
             (Direction::Forward, Some(mut last)) => {
@@ -259,21 +201,28 @@ impl Lane {
         self.leaves = 1;
     }
 
-    /// Takes the rows of a window and asks for the first records without waiting. `false` when
-    /// hints do not hold: those tags are `dead` then, and nothing is taken.
-    pub(crate) fn take(&mut self, tiers: &Tiers, tags: &[Tagged], looked: &mut Looked) -> bool {
+    /// Bytes of memory that the rows keep, in rows.
+    pub(crate) fn capacity(&self) -> usize {
+        self.rows.capacity()
+    }
+
+    /// Takes the rows of a window out of `tags` and asks for the first records without waiting.
+    /// `false` when hints do not hold: those tags are `dead` then, and nothing is taken.
+    pub(crate) fn take(
+        &mut self,
+        tiers: &Tiers,
+        tags: &mut Vec<Tagged>,
+        looked: &mut Looked,
+    ) -> bool {
         let table = tiers.segments.load_full();
         looked.hold(self.is_quick.then(|| Arc::clone(&table)));
-        self.dead.clear();
-        self.is_worth_asking = Hint::reaches(table.slot_count());
         self.passed += std::mem::take(&mut self.at);
         self.rows.clear();
-        self.rows.reserve(tags.len().max(ROWS_AT_FIRST));
-        self.rows.resize(tags.len(), Hinted::NOWHERE);
-        let mut before = Hint::NONE;
-        let mut jumps = 0;
+        self.dead.clear();
+        self.is_worth_asking = Hint::reaches(table.slot_count());
+        let (mut before, mut jumps) = (Hint::NONE, 0);
         let mut here = Standing::NOWHERE;
-        for (row, one) in self.rows.iter_mut().zip(tags) {
+        for one in &*tags {
             let Some(place) = one.hint.place() else {
                 self.dead.push(one.tag);
                 continue;
@@ -281,37 +230,47 @@ impl Lane {
             if here.slot != place.slot {
                 here = Standing::of(&table, place.slot, looked);
             }
-            let is_marked = here.marks.hold(place.offset.into());
             if here.entered > one.entered
-                || is_marked && self.asked.iter().all(|asked| asked.hint != one.hint)
+                || here.marks.hold(place.offset.into())
+                    && self.asked.iter().all(|asked| asked.hint != one.hint)
             {
                 self.is_worth_asking = true;
                 self.dead.push(one.tag);
                 continue;
             }
-            let follows = one.hint.follows(before);
-            jumps += u64::from(!follows && !here.is_gathered);
-            let jumped = !follows || !one.hint.shares_page(before);
+            jumps += u64::from(!here.is_gathered && !one.hint.follows(before));
             before = one.hint;
-            let (offset, segment) = (place.offset, here.number);
-            *row = Hinted { offset, segment, tag: one.tag, asked: is_marked, jumped };
         }
         // The first row follows nothing.
-        jumps = jumps.saturating_sub(1);
+        if jumps > 1 {
+            tiers.extra.jumps.fetch_add(jumps - 1, Ordering::Relaxed);
+        }
+        self.asked.clear();
+        if !self.dead.is_empty() {
+            self.clear();
+            return false;
+        }
+        std::mem::swap(&mut self.rows, tags);
         if self.direction == Direction::Backward {
             self.rows.reverse();
         }
-        if jumps > 0 {
-            tiers.extra.jumps.fetch_add(jumps, Ordering::Relaxed);
+        (0..AHEAD).for_each(|at| self.prefetch(at, looked));
+        self.leaves = if self.leaves == 1 { LEAVES_MAX - 1 } else { LEAVES_MAX };
+        true
+    }
+
+    /// Asks for the record of a row without waiting, unless the processor does by itself because
+    /// it follows the one before on the same page.
+    #[inline]
+    fn prefetch(&self, at: usize, looked: &Looked) {
+        let Some(row) = self.rows.get(at) else { return };
+        let before = self.rows.get(at.wrapping_sub(1)).map_or(Hint::NONE, |row| row.hint);
+        if (!row.hint.follows(before) || !row.hint.shares_page(before))
+            && let Some(place) = row.hint.place()
+            && let Some((_, segment)) = looked.at(place.slot)
+        {
+            segment.prefetch(u64::from(place.offset));
         }
-        self.asked.clear();
-        if self.dead.is_empty() {
-            self.rows.iter().take(AHEAD).for_each(|hinted| hinted.prefetch(looked));
-            self.leaves = if self.leaves == 1 { LEAVES_MAX - 1 } else { LEAVES_MAX };
-        } else {
-            self.clear();
-        }
-        self.dead.is_empty()
     }
 
     /// Tells what the rows that were taken cover, and gives the window before back.
@@ -328,19 +287,18 @@ impl Lane {
         span: &Span,
         each: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let begun = body_begun(span.incarnation);
-        let mut here: Option<(u16, &Segment, &[u8])> = None;
-        for hinted in self.rows.get(self.at..).unwrap_or(&[]) {
-            if let Some(later) = self.rows.get(self.at + AHEAD) {
-                later.prefetch(looked);
-            }
-            if here.is_none_or(|(number, ..)| number != hinted.segment) {
-                let segment = looked.segment(hinted.segment.into());
-                here = segment.map(|segment| (hinted.segment, &**segment, segment.readable()));
+        let mut here: Option<(Slot, &Segment, &[u8])> = None;
+        while let Some(&row) = self.rows.get(self.at)
+            && let Some(place) = row.hint.place()
+        {
+            self.prefetch(self.at + AHEAD, looked);
+            if here.is_none_or(|(slot, ..)| slot != place.slot) {
+                let segment = looked.at(place.slot);
+                here = segment.map(|(_, segment)| (place.slot, &**segment, segment.readable()));
             }
             let Some((_, segment, bytes)) = here else { break };
-            let Some(shown) = segment.shown(bytes, hinted.offset) else { break };
-            if hinted.is_late(segment, shown.seq, span) {
+            let Some(shown) = segment.shown(bytes, place.offset) else { break };
+            if shown.seq > span.moment {
                 break;
             }
             let holds = shown.incarnation == span.incarnation
@@ -349,13 +307,13 @@ impl Lane {
             let (key, value) = shown.pair();
             let is_inside = holds && self.window.hold(self.direction, span, key);
             // A key that rotted may lie outside now.
-            if holds && !is_inside && !hinted.is_told(tiers, span.incarnation, key) {
+            if holds && !is_inside && !is_told(tiers, span.incarnation, key, &row) {
                 break;
             }
             self.at += 1;
             if is_inside {
-                if !Segment::is_sound(&shown, &begun) {
-                    hinted.check_body(looked)?;
+                if !Segment::is_sound(&shown) {
+                    check_body(looked, &row)?;
                 }
                 if each(key, value).is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -367,23 +325,28 @@ impl Lane {
 
     /// The next place.
     pub(crate) fn next(&mut self, tiers: &Tiers, looked: &Looked, span: &Span) -> Next {
-        let Some(hinted) = self.rows.get(self.at) else { return Next::End };
-        if let Some(later) = self.rows.get(self.at + AHEAD) {
-            later.prefetch(looked);
-        }
-        let Some((held, record)) = hinted.record(looked) else { return Next::Unknown };
-        let Some(holds) = hinted.holds(tiers, held, &record, span) else { return Next::Unknown };
-        let is_inside = holds && self.window.hold(self.direction, span, record.key);
-        if holds && !is_inside && !hinted.is_told(tiers, span.incarnation, record.key) {
+        let Some(row) = self.rows.get(self.at) else { return Next::End };
+        self.prefetch(self.at + AHEAD, looked);
+        let found = row.hint.place().zip(record_of(looked, row));
+        let Some((place, (segment, _, record))) = found else { return Next::Unknown };
+        let header = record.header;
+        let is_told = || is_told(tiers, header.incarnation, record.key, row);
+        if header.seq > span.moment || (!span.values && !is_told()) {
             return Next::Unknown;
         }
+        let holds = header.incarnation == span.incarnation
+            && header.kind != RecordKind::Tombstone
+            && tiers.is_alive(header.deadline_ms);
+        let is_inside = holds && self.window.hold(self.direction, span, record.key);
+        if holds && !is_inside && !is_told() {
+            return Next::Unknown;
+        }
+        let tag = row.tag;
         self.at += 1;
         if !is_inside {
             return Next::Nothing;
         }
-        let Hinted { offset, segment, tag, .. } = *hinted;
-        let segment = segment.into();
-        Next::Row(Placed { header: record.header, offset, segment, tag, named: true })
+        Next::Row(Placed { header, offset: place.offset, segment, tag, named: true })
     }
 }
 

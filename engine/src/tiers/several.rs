@@ -7,8 +7,7 @@
 //! the keys behind those. What waits for memory at a time is what the processor can wait for.
 
 use crate::error::Result;
-use crate::format::checksum::Begun;
-use crate::format::record::{RecordKind, body_begun};
+use crate::format::record::RecordKind;
 use crate::hash::KeyHash;
 use crate::ids::{Incarnation, Location, Seq};
 use crate::tiers::Tiers;
@@ -57,8 +56,6 @@ struct Several<'t> {
     incarnation: Incarnation,
     moment: Seq,
     site: Site,
-    /// What the checksums of all bodies begin with.
-    begun: Begun,
     /// The hot tier has something to say.
     ask_hot: bool,
     hot_hits: u64,
@@ -88,7 +85,6 @@ impl Tiers {
             incarnation,
             moment,
             site,
-            begun: body_begun(incarnation),
             ask_hot: !self.hot.is_empty_fast(),
             hot_hits: 0,
             missed: false,
@@ -196,7 +192,7 @@ impl Several<'_> {
         if !shown.is_put || !self.tiers.is_alive(shown.deadline_ms) {
             return Some(Told::Absent);
         }
-        if !Segment::is_sound(&shown, &self.begun) {
+        if !Segment::is_sound(&shown) {
             return None;
         }
         let lens = (own_key.len(), value.len());

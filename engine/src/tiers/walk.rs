@@ -165,7 +165,7 @@ impl Walk {
 
     /// Ends the walk and lets go of all it holds but some memory.
     pub(crate) fn end(mut self: Box<Self>, tiers: &Tiers) {
-        if self.tags.capacity() > TAGS_KEPT {
+        if self.tags.capacity().max(self.lane.capacity()) > TAGS_KEPT {
             return;
         }
         self.looked.clear();
@@ -285,7 +285,7 @@ impl Walk {
             let window = self.collect(tiers, self.lane.leaves);
             // What left the order for an archive left it after the archive was there to be seen.
             let may = tiers.cold.load().entries().is_empty();
-            if may && self.lane.take(tiers, &self.tags, &mut self.looked) {
+            if may && self.lane.take(tiers, &mut self.tags, &mut self.looked) {
                 self.begins = false;
                 match self.direction {
                     Direction::Forward => self.rest.start.clone_from(&window.keys.end),

@@ -94,6 +94,20 @@ impl Looked {
         }
     }
 
+    /// The segment in this slot that was numbered, and its number.
+    #[inline]
+    pub(crate) fn at(&self, slot: Slot) -> Option<(u32, &Arc<Segment>)> {
+        if let Some(table) = &self.table {
+            return Some((slot.0, table.get(slot)?));
+        }
+        let is_it =
+            |number: &usize| self.segments.get(*number).is_some_and(|segment| segment.slot == slot);
+        let known = self.numbers.get(slot.0 as usize % NUMBERS).map(|&number| number.into());
+        let search = || self.segments.iter().rposition(|segment| segment.slot == slot);
+        let number = known.filter(is_it).or_else(search)?;
+        Some((u32::try_from(number).ok()?, self.segments.get(number)?))
+    }
+
     /// The number of a segment in the list.
     #[inline]
     pub(crate) fn number_of(&mut self, segment: &Arc<Segment>) -> u32 {

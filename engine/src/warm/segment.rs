@@ -10,7 +10,7 @@ use crate::canary::{Canary, planted};
 use crate::error::{Damage, Error, Result};
 use crate::format::checksum::{Begun, crc};
 use crate::format::cursor::FieldError;
-use crate::format::record::{RECORD_HEADER_LEN, Record, RecordHeader, Shown, peek_key};
+use crate::format::record::{Record, RecordHeader, Shown, peek_key};
 use crate::format::segment::{
     SEGMENT_FOOTER_LEN, SEGMENT_HEADER_LEN, SegmentFooter, SegmentHeader, SegmentKind,
 };
@@ -264,21 +264,17 @@ impl Segment {
         if long && word.is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0) {
             return Ok(());
         }
-        record
-            .check_body_in(&self.begun)
-            .map_err(|error| self.damage("read record", offset, error))?;
+        record.check_body().map_err(|error| self.damage("read record", offset, error))?;
         if long && let Some(word) = word {
             word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// The same for what a walk shows, where the checksum was begun for its incarnation. `false`
-    /// where `check_body` must tell.
+    /// The same for what a walk shows. `false` where `check_body` must tell.
     #[inline]
-    pub(crate) fn is_sound(shown: &Shown<'_>, begun: &Begun) -> bool {
-        let is_short = ((RECORD_HEADER_LEN + shown.body.len()) as u64) <= CHECK_ALWAYS_LEN;
-        is_short && shown.is_sound(begun)
+    pub(crate) fn is_sound(shown: &Shown<'_>) -> bool {
+        shown.len() <= CHECK_ALWAYS_LEN && shown.is_sound()
     }
 
     /// Marks the record there: the index does not name it any more. Only behind the append lock,
