@@ -17,6 +17,7 @@ use crate::group::Group;
 use crate::group::opening::READY;
 use crate::group::reads::limited_data_bytes;
 use crate::growth;
+use crate::limited;
 use crate::peers::{self, Named};
 use crate::report::{self, Run};
 
@@ -32,9 +33,6 @@ const GROUPS: &[Group] = &[
     Group::Cold,
     Group::Limited,
 ];
-/// Less memory than this and the process itself does not fit.
-const LIMIT_MIN: u64 = 24 << 20;
-
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Under five minutes: 200,000 keys, one repetition.
@@ -56,6 +54,9 @@ pub(crate) struct CompareArgs {
     /// values; under ten minutes.
     #[arg(long)]
     pub growth: bool,
+    /// The rows again where memory is a quarter of the data; needs a memory cgroup.
+    #[arg(long, conflicts_with = "growth")]
+    pub limited: bool,
     /// Minutes after which no further group of rows begins; the report says what was left out.
     #[arg(long, default_value_t = 30)]
     pub minutes: u64,
@@ -100,7 +101,7 @@ impl CompareArgs {
         self.engines.is_empty() || self.engines.iter().any(|name| name == engine.0)
     }
 
-    fn wants_group(&self, group: Group) -> bool {
+    pub(crate) fn wants_group(&self, group: Group) -> bool {
         self.groups.is_empty() || self.groups.contains(&group)
     }
 }
@@ -115,9 +116,13 @@ pub(crate) fn run(args: &CompareArgs) -> Outcome<()> {
     if args.growth {
         return growth::run(args);
     }
+    if args.limited {
+        return limited::run(args, stores);
+    }
     std::fs::create_dir_all(&args.dir)?;
     let scratch = tempfile::tempdir_in(&args.dir)?;
-    let mut session = Session::new(args, scratch.path(), limited(args));
+    let limit = Cgroup::of_a_quarter(limited_data_bytes(args.sizes().keys));
+    let mut session = Session::new(args, scratch.path(), limit);
     for repetition in 0..session.sizes.repetitions {
         for &group in GROUPS.iter().filter(|&&group| args.wants_group(group)) {
             session.turn(group, &stores, repetition);
@@ -144,15 +149,6 @@ pub(crate) fn run(args: &CompareArgs) -> Outcome<()> {
     Ok(())
 }
 
-/// A cgroup for the limited row, or why there is none.
-fn limited(args: &CompareArgs) -> Outcome<Cgroup> {
-    let bytes = limited_data_bytes(args.sizes().keys) / 4;
-    if bytes < LIMIT_MIN {
-        return Err(format!("a quarter of the data is less than {LIMIT_MIN} bytes").into());
-    }
-    Cgroup::new(bytes)
-}
-
 /// A run under way.
 pub(crate) struct Session {
     pub sizes: Sizes,
@@ -160,6 +156,8 @@ pub(crate) struct Session {
     pub figures: Figures,
     pub failures: Vec<String>,
     limit: Outcome<Cgroup>,
+    /// Every group has the limit, not the limited one alone.
+    pub limits_all: bool,
     begin: Instant,
     time: Duration,
 }
@@ -172,6 +170,7 @@ impl Session {
             figures: Figures::default(),
             failures: Vec::new(),
             limit,
+            limits_all: false,
             begin: Instant::now(),
             time: Duration::from_secs(args.minutes.saturating_mul(60)),
         }
@@ -187,7 +186,7 @@ impl Session {
     }
 
     /// One group on each engine in turn; another one begins in each repetition.
-    fn turn(&mut self, group: Group, engines: &[Named], repetition: u64) {
+    pub(crate) fn turn(&mut self, group: Group, engines: &[Named], repetition: u64) {
         let count = engines.len();
         let first = usize::try_from(repetition).unwrap_or(0);
         if let (Group::Limited, Err(error)) = (group, &self.limit) {
@@ -242,12 +241,11 @@ impl Session {
         let sizes = &self.sizes;
         let mut cache_bytes = sizes.cache_bytes;
         let mut command = Command::new(std::env::current_exe()?);
-        if let (Group::Limited, Ok(limit)) = (group, &self.limit) {
-            // A third of what the process may have: the rest is its own and the page cache.
-            cache_bytes = limited_data_bytes(sizes.keys) / 4 / 3;
-            command.arg("one").arg("--cgroup").arg(&limit.dir);
-        } else {
-            command.arg("one");
+        command.arg("one");
+        let is_limited = group == Group::Limited || self.limits_all;
+        if let Some(limit) = self.limit.as_ref().ok().filter(|_| is_limited) {
+            cache_bytes = limit.cache_bytes();
+            command.arg("--cgroup").arg(&limit.dir);
         }
         let name = group.to_possible_value().map(|value| value.get_name().to_owned());
         command

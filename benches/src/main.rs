@@ -10,6 +10,7 @@ mod engine;
 mod figures;
 mod group;
 mod growth;
+mod limited;
 mod peers;
 mod report;
 

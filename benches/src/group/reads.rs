@@ -18,7 +18,7 @@ const SCAN_WARM_UP: Duration = Duration::from_secs(8);
 /// How long each pass of the limited row takes.
 const LIMITED_TIME: Duration = Duration::from_secs(3);
 /// Bytes of a value where memory is limited: the data shall be larger than what a process needs.
-const LIMITED_VALUE_LEN: usize = 1000;
+pub(crate) const LIMITED_VALUE_LEN: usize = 1000;
 
 pub(crate) fn run(job: &Job) -> Outcome<()> {
     let begin = Instant::now();

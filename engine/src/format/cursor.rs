@@ -112,8 +112,27 @@ impl<'a> Fields<'a> {
                 self.rest = rest;
                 Ok(u64::from(low & 0x7F) | u64::from(*high) << 7)
             }
-            _ => self.long_varint(field),
+            _ => match self.short_varint() {
+                Some(value) => Ok(value),
+                None => self.long_varint(field),
+            },
         }
+    }
+
+    /// One of at most eight bytes, where so many follow: without a step a byte.
+    #[inline]
+    fn short_varint(&mut self) -> Option<u64> {
+        let word = u64::from_le_bytes(*self.rest.first_chunk::<8>()?);
+        let last = (!word & 0x8080_8080_8080_8080).trailing_zeros().checked_sub(7)?;
+        // A varint that ends in a zero byte has a byte too many, and none ends at bit 64.
+        if last == 57 || (word >> last).trailing_zeros() >= 8 {
+            return None;
+        }
+        self.rest = self.rest.get(last as usize / 8 + 1..)?;
+        let bits = word << (56 - last) >> (56 - last) & 0x7F7F_7F7F_7F7F_7F7F;
+        let bits = bits & 0x007F_007F_007F_007F | (bits & 0x7F00_7F00_7F00_7F00) >> 1;
+        let bits = bits & 0x0000_3FFF_0000_3FFF | (bits & 0x3FFF_0000_3FFF_0000) >> 2;
+        Some(bits & 0x0FFF_FFFF | (bits & 0x0FFF_FFFF_0000_0000) >> 4)
     }
 
     fn long_varint(&mut self, field: &'static str) -> Decoded<u64> {
@@ -217,6 +236,28 @@ mod tests {
         for (max, taken) in [(4, false), (5, true), (6, true)] {
             assert_eq!(Fields::new(&five).u32_at_most("n", max).is_ok(), taken, "{max}");
             assert_eq!(Fields::new(&long).u64_at_most("n", max).is_ok(), taken, "{max}");
+        }
+    }
+
+    #[test]
+    fn a_varint_means_the_same_whatever_follows_it() {
+        for bits in 0..=64_u32 {
+            for value in [1_u64.checked_shl(bits).unwrap_or(0), u64::MAX >> (bits % 64)] {
+                let mut bytes = Vec::new();
+                bytes.put_varint(value);
+                let len = bytes.len();
+                for byte in [0, 0x7F, 0x80, 0xFF] {
+                    bytes.resize(len + 12, byte);
+                    let mut fields = Fields::new(&bytes);
+                    assert_eq!(fields.varint("v"), Ok(value));
+                    assert_eq!(fields.rest.len(), 12, "{value} in front of {byte}");
+                    bytes.truncate(len);
+                }
+                // The same with a byte too many.
+                bytes[len - 1] |= 0x80;
+                bytes.resize(len + 12, 0);
+                assert!(Fields::new(&bytes).varint("v").is_err(), "{value}");
+            }
         }
     }
 

@@ -183,11 +183,11 @@ impl Tiers {
     /// Points index and order at the copies, some at a time, so that no walk has to ask.
     pub(crate) fn switch_gathered(&self, output: &Output) {
         let segment = &output.writer.segment;
-        let entered = self.segments.load().entered();
         let source = IndexedKeys::new(self);
         let mut key = Vec::new();
         for (items, offsets) in output.items.chunks(HINTS).zip(output.offsets.chunks(HINTS)) {
             self.switch_to_warm(items.iter().zip(offsets), segment.slot);
+            let entered = self.segments.load().entered();
             self.order.note_hints(&source, entered, |note| {
                 for (item, &offset) in items.iter().zip(offsets) {
                     let Some(record) = segment.named_record(u64::from(offset)) else { continue };

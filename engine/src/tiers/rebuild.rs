@@ -45,6 +45,9 @@ pub(crate) fn rebuild(
     let mut merge = Merge { current, seed, accounts, damage, liars };
     let mut streams = Vec::new();
     let mut expected = 0;
+    // Piece by piece, and in turns with all others, each piece would bring a readahead's worth of
+    // records with it.
+    table.iter().for_each(|segment| segment.prefetch_trailer());
     for segment in table.iter() {
         match segment.trailer() {
             Ok(trailer) => {

@@ -352,6 +352,8 @@ impl Opened {
         cold: ArchiveSet,
         image: Option<Image>,
     ) -> Result<Recovered> {
+        // What was read from end to end was read; it goes here and there from now on.
+        table.iter().for_each(|segment| segment.map.advise_random());
         let restored = image.and_then(|image| match image.restore(&table) {
             Ok(restored) => Some((image, restored)),
             Err(error) => {
@@ -372,8 +374,6 @@ impl Opened {
             self.report.damage.extend(damage);
             Recovered { index, writer, table, accounts, cold, image: None }
         };
-        // Trailers were read from end to end; records are read here and there from now on.
-        recovered.table.iter().for_each(|segment| segment.map.advise_random());
         Ok(recovered)
     }
 }

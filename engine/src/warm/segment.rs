@@ -308,6 +308,14 @@ impl Segment {
         self.superseded.get().map_or(0, |marks| marks.len() as u64 * 8)
     }
 
+    /// Has the system read the trailer in, without waiting for it.
+    pub(crate) fn prefetch_trailer(&self) {
+        if let Some((_, footer)) = self.sealed.get() {
+            let end = footer.trailer_offset.saturating_add(footer.trailer_len.into());
+            self.map.prefetch(footer.trailer_offset..end);
+        }
+    }
+
     /// The trailer, checked against the manifest's checksum.
     pub(crate) fn trailer(&self) -> Result<TrailerReader<'_>, Damage> {
         self.read_trailer(true)
