@@ -13,8 +13,10 @@ const KEYS: u64 = 32;
 const ROWS: u64 = 50;
 /// Most records of the limited row.
 const LIMITED_KEYS_MAX: u64 = 1_000_000;
-/// How long scans go on before they are measured: stores that learn from them have learnt then.
-const SCAN_WARM_UP: Duration = Duration::from_secs(8);
+/// Microseconds a record that scans go on before they are measured: stores that learn from them
+/// have learnt then.
+const SCAN_WARM_UP_US: u64 = 8;
+const SCAN_WARM_UP_MIN: Duration = Duration::from_secs(2);
 /// How long each pass of the limited row takes.
 const LIMITED_TIME: Duration = Duration::from_secs(3);
 /// Bytes of a value where memory is limited: the data shall be larger than what a process needs.
@@ -87,7 +89,8 @@ fn multi_get(job: &Job, engine: &dyn Engine) -> Outcome<f64> {
 /// Scans a second, after some seconds of them.
 fn scan(job: &Job, engine: &dyn Engine, scans: u64) -> Outcome<f64> {
     let (begin, mut numbers) = (Instant::now(), numbers(job, 3));
-    while begin.elapsed() < SCAN_WARM_UP {
+    let warm_up = Duration::from_micros(job.keys * SCAN_WARM_UP_US).max(SCAN_WARM_UP_MIN);
+    while begin.elapsed() < warm_up {
         some_scans(job, engine, &mut numbers, 1000)?;
     }
     median_rate(job, 1, scans, |numbers, scans| some_scans(job, engine, numbers, scans))
