@@ -22,7 +22,7 @@ use crate::peers::{self, Named};
 use crate::report::{self, Run};
 
 /// The groups in their order; those of one directory come first.
-const GROUPS: &[Group] = &[
+pub(crate) const GROUPS: &[Group] = &[
     Group::Load,
     Group::Reads,
     Group::Ycsb,
@@ -33,6 +33,7 @@ const GROUPS: &[Group] = &[
     Group::Cold,
     Group::Limited,
 ];
+
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Under five minutes: 200,000 keys, one repetition.

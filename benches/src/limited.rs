@@ -2,27 +2,22 @@
 //! Knows sizes and the limit; each process is started as `compare` does, in a cgroup.
 
 use crate::cgroup::Cgroup;
-use crate::compare::{CompareArgs, Session, Sizes, remove};
+use crate::compare::{CompareArgs, GROUPS, Session, Sizes, remove};
 use crate::engine::Outcome;
 use crate::group::Group;
 use crate::group::reads::LIMITED_VALUE_LEN;
 use crate::peers::Named;
 use crate::report::{self, Run};
 
-/// Texts of the cold rows have a cache of their own size; caches in memory have no data elsewhere.
-const GROUPS: &[Group] = &[
-    Group::Load,
-    Group::Reads,
-    Group::Ycsb,
-    Group::Crash,
-    Group::CrashOpen,
-    Group::Synced,
-    Group::Space,
-];
 /// 205 MB, so that a quarter holds the process itself.
 const KEYS: u64 = 200_000;
 /// Operations of a row: most wait for the disk.
 const OPS: u64 = 20_000;
+
+/// Texts of the cold rows have a cache of their own size, and the limited row is a part of this.
+fn is_measured(group: Group) -> bool {
+    !matches!(group, Group::Cold | Group::Limited)
+}
 
 /// Measures every group on every engine, once unless told otherwise.
 pub(crate) fn run(args: &CompareArgs, stores: Vec<Named>) -> Outcome<()> {
@@ -42,7 +37,8 @@ pub(crate) fn run(args: &CompareArgs, stores: Vec<Named>) -> Outcome<()> {
     session.sizes = sizes;
     session.limits_all = true;
     for repetition in 0..sizes.repetitions {
-        for &group in GROUPS.iter().filter(|&&group| args.wants_group(group)) {
+        let wanted = |group: &&Group| is_measured(**group) && args.wants_group(**group);
+        for &group in GROUPS.iter().filter(wanted) {
             session.turn(group, &stores, repetition);
         }
         for (name, _) in &stores {
